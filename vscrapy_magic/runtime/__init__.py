@@ -1,0 +1,1 @@
+"""What runs inside a child process; the only home of Scrapy and Twisted."""

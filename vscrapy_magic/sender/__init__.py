@@ -1,0 +1,1 @@
+"""The asking side: the process of a notebook kernel or of the command line."""

@@ -1,0 +1,98 @@
+"""Owns the name of every key in Redis; read by all processes, and by the tests that hunt for leaks.
+
+Every key of a crawl begins with `vscrapy:{crawl_id}:` (the braces are Redis Cluster's hash tag, so one
+script may touch all of them). Scripts get that prefix as their only key of the crawl and derive the
+others, because queue and seen shards grow with the data.
+"""
+
+from typing import Final, Literal, NewType
+
+import msgspec
+
+CrawlId = NewType("CrawlId", str)
+MemberToken = NewType("MemberToken", str)
+SessionId = NewType("SessionId", str)
+WorkerName = NewType("WorkerName", str)
+
+ROOT: Final = "vscrapy:"
+
+
+class KeyRow(msgspec.Struct, frozen=True):
+    """What may be known of one family of keys."""
+
+    name: str
+    type: Literal["string", "hash", "set", "zset", "list", "stream"]
+    written_by: str
+    read_by: str
+    ends: str
+    bound: str
+
+
+CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
+    KeyRow("meta", "hash", "all scripts", "all", "retention", "fixed fields"),
+    KeyRow("members", "zset", "join, renew, leave", "judge", "end of crawl", "children of the crawl"),
+    KeyRow("m:<token>", "hash", "step", "step", "member leaves", "fixed fields"),
+    KeyRow("l:<token>", "hash", "step", "step, judge", "member leaves", "leases of one child"),
+    KeyRow("h:<token>", "hash", "step", "step, judge", "member leaves", "slots one child uses"),
+    KeyRow("r:<token>", "zset", "step", "step", "member leaves", "exclusive slots of one child"),
+    KeyRow("b", "hash", "step", "step", "end of crawl", "undone requests / 32 and more"),
+    KeyRow("bm", "hash", "step", "step, judge", "end of crawl", "as b"),
+    KeyRow("q:<slot>", "zset", "step", "step", "slot empty", "queued blobs of a slot"),
+    KeyRow("ready", "zset", "step", "step", "end of crawl", "slots with queued requests"),
+    KeyRow("slots", "hash", "step", "step", "end of crawl", "slots in use; one per delayed site"),
+    KeyRow("s<level>:<n>", "set", "step", "step", "end of crawl", "400 fingerprints on average"),
+    KeyRow("p:<origin>", "list", "step", "child", "lease ends", "8 bytes per published output"),
+    KeyRow("a", "hash", "judge", "step", "end of crawl", "requests that ran more than once"),
+    KeyRow("stats", "hash", "step", "all", "retention", "stats keys of the spider, 10,000"),
+    KeyRow("cookies", "hash", "step", "step", "end of crawl", "cookies of the crawl, 10,000"),
+    KeyRow("cookie_no", "zset", "step", "step", "end of crawl", "as cookies"),
+    KeyRow("out", "stream", "step", "sender", "retention", "64 MB not acknowledged, then leasing waits"),
+    KeyRow("parked", "list", "step", "step", "end of crawl", "members"),
+    KeyRow("wake:<token>", "list", "step", "child", "member leaves", "1 entry"),
+)
+
+GLOBAL_KEYS: Final[tuple[KeyRow, ...]] = (
+    KeyRow("crawls", "zset", "create", "all", "never; members by retention", "crawls kept"),
+    KeyRow("workers", "hash", "beat", "all", "never; members when gone an hour", "workers"),
+    KeyRow("workers:due", "zset", "beat", "judge", "as workers", "workers"),
+    KeyRow("sessions", "hash", "beat", "all", "never; members when gone an hour", "sessions"),
+    KeyRow("sessions:due", "zset", "beat", "judge", "as sessions", "sessions"),
+    KeyRow("judged", "string", "judge", "judge", "never", "one number"),
+    KeyRow("wake:<worker>", "list", "who changes a crawl", "supervisor", "a minute", "1 entry"),
+    KeyRow("bundle:<sha256>", "string", "sender", "child", "retention after last use", "50 MB"),
+)
+
+
+def crawl_prefix(crawl_id: CrawlId) -> str:
+    """Prefix of all keys of one crawl, with its hash tag."""
+    return f"{ROOT}{{{crawl_id}}}:"
+
+
+def crawl_key(crawl_id: CrawlId, name: str) -> str:
+    """One key of a crawl: a name of `CRAWL_KEYS` with its variable part filled in."""
+    return crawl_prefix(crawl_id) + name
+
+
+def global_key(name: str) -> str:
+    """One key that belongs to no crawl: a name of `GLOBAL_KEYS`."""
+    return ROOT + name
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether `name` is `pattern` with something in place of each `<...>`."""
+    head, _, rest = pattern.partition("<")
+    if not rest:
+        return name == pattern
+    return name.startswith(head) and len(name) > len(head)
+
+
+def is_known(key: str) -> bool:
+    """Whether a key found on a server has a row in the tables above."""
+    if not key.startswith(ROOT):
+        return False
+    name = key.removeprefix(ROOT)
+    rows = GLOBAL_KEYS
+    if name.startswith("{"):
+        _, _, name = name.partition("}:")
+        rows = CRAWL_KEYS
+    return any(_fits(name, row.name) for row in rows)

@@ -1,0 +1,1 @@
+"""The long-lived process on a machine that starts and watches children; never imports Scrapy."""
