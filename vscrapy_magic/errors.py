@@ -1,6 +1,7 @@
 """Owns the one tree of errors; every process uses it.
 
-Every message says what happened, to which id, and what to do next: most of them are read at midnight.
+Every message says what happened, to which id, and what to do next: most of them are read at
+midnight.
 """
 
 

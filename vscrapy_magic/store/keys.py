@@ -1,8 +1,8 @@
 """Owns the name of every key in Redis; read by all processes, and by the tests that hunt for leaks.
 
-Every key of a crawl begins with `vscrapy:{crawl_id}:` (the braces are Redis Cluster's hash tag, so one
-script may touch all of them). Scripts get that prefix as their only key of the crawl and derive the
-others, because queue and seen shards grow with the data.
+Every key of a crawl begins with `vscrapy:{crawl_id}:` (the braces are Redis Cluster's hash tag, so
+one script may touch all of them). Scripts get that prefix as their only key of the crawl and derive
+the others, because queue and seen shards grow with the data.
 """
 
 from typing import Final, Literal, NewType
@@ -30,7 +30,9 @@ class KeyRow(msgspec.Struct, frozen=True):
 
 CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("meta", "hash", "all scripts", "all", "retention", "fixed fields"),
-    KeyRow("members", "zset", "join, renew, leave", "judge", "end of crawl", "children of the crawl"),
+    KeyRow(
+        "members", "zset", "join, renew, leave", "judge", "end of crawl", "children of the crawl"
+    ),
     KeyRow("m:<token>", "hash", "step", "step", "member leaves", "fixed fields"),
     KeyRow("l:<token>", "hash", "step", "step, judge", "member leaves", "leases of one child"),
     KeyRow("h:<token>", "hash", "step", "step, judge", "member leaves", "slots one child uses"),
@@ -46,17 +48,25 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("stats", "hash", "step", "all", "retention", "stats keys of the spider, 10,000"),
     KeyRow("cookies", "hash", "step", "step", "end of crawl", "cookies of the crawl, 10,000"),
     KeyRow("cookie_no", "zset", "step", "step", "end of crawl", "as cookies"),
-    KeyRow("out", "stream", "step", "sender", "retention", "64 MB not acknowledged, then leasing waits"),
+    KeyRow(
+        "out", "stream", "step", "sender", "retention", "64 MB not acknowledged, then leasing waits"
+    ),
+    KeyRow("spare", "zset", "step", "step", "end of crawl", "members with unstarted leases"),
+    KeyRow("log", "stream", "supervisor", "sender", "retention", "8 MB and 100,000 entries"),
     KeyRow("parked", "list", "step", "step", "end of crawl", "members"),
     KeyRow("wake:<token>", "list", "step", "child", "member leaves", "1 entry"),
 )
 
 GLOBAL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("crawls", "zset", "create", "all", "never; members by retention", "crawls kept"),
+    KeyRow(
+        "crawls:live", "zset", "create", "workers", "never; members by sweep", "crawls not swept"
+    ),
     KeyRow("workers", "hash", "beat", "all", "never; members when gone an hour", "workers"),
     KeyRow("workers:due", "zset", "beat", "judge", "as workers", "workers"),
     KeyRow("sessions", "hash", "beat", "all", "never; members when gone an hour", "sessions"),
     KeyRow("sessions:due", "zset", "beat", "judge", "as sessions", "sessions"),
+    KeyRow("sessions:gone", "zset", "judge", "workers", "never; members after an hour", "sessions"),
     KeyRow("judged", "string", "judge", "judge", "never", "one number"),
     KeyRow("wake:<worker>", "list", "who changes a crawl", "supervisor", "a minute", "1 entry"),
     KeyRow("bundle:<sha256>", "string", "sender", "child", "retention after last use", "50 MB"),

@@ -81,6 +81,8 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
         lifo: whether newer requests of one priority go first (Scrapy's default memory queue).
         session: owner; None for a detached crawl.
         keep_open: whether the crawl goes on when nothing is left to do.
+        out_bytes_max: bytes of items and failures that the sender has not acknowledged; beyond it
+            leasing waits, so that nothing has to be dropped.
         env: environment (`sys.prefix` and versions) that workers of a local cluster must have.
     """
 
@@ -94,6 +96,7 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
     lifo: bool = True
     keep_open: bool = False
     limits: CloseLimits = CloseLimits()
+    out_bytes_max: int = 64 * 1024 * 1024
     code_version: int = 1
     env: str = ""
 

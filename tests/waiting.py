@@ -1,0 +1,13 @@
+"""Waiting for something to become true, without sleeping longer than needed."""
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(predicate: Callable[[], object], timeout_s: float, what: str = "") -> None:
+    """Return as soon as `predicate` is true; fail when it is not within `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what or predicate}")
+        time.sleep(0.01)

@@ -1,0 +1,274 @@
+"""Owns a crawl's frontier: queued, leased and seen requests, and the one call that changes them.
+
+Used by children (step, wait, published, leave) and supervisors (renew, reclaim). The state change
+is one Lua script each (`lua/step.lua` and its neighbours say what they read, write and return).
+
+What is promised, with `appendfsync always`: what a lease produced is kept exactly once, however
+often its holder dies. The lease number is the fence: a commit by a holder that lost its lease
+changes nothing. Deadlines are numbers judged with the server's clock, never expiring keys: after a
+frozen server or a suspended machine all of those would go at one instant.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from vscrapy_magic.errors import (
+    CrawlNotFoundError,
+    LeaseLostError,
+    MemberGoneError,
+    StateError,
+    StoreRolledBackError,
+)
+from vscrapy_magic.store.blobs import REQUESTS_PER_BLOB, pack_blob, unpack_blob
+from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.keys import (
+    CrawlId,
+    MemberToken,
+    SessionId,
+    WorkerName,
+    crawl_key,
+    crawl_prefix,
+)
+from vscrapy_magic.store.messages import (
+    CookieChange,
+    CrawlState,
+    Lease,
+    LeaseKind,
+    NewRequest,
+    Share,
+    Step,
+    StepReply,
+    Totals,
+)
+from vscrapy_magic.store.scripts import load_script
+
+REQUESTS_PER_STEP: Final = 1000  # more in one script would hold up everybody else
+BEAT_MS: Final = 1000  # how often supervisors renew their children
+MEMBER_TTL_MS: Final = 4000  # not renewed for so long: the child's leases go to others
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """What a supervisor learns when it renews its children of one crawl."""
+
+    state: CrawlState
+    close_reason: str
+    control: int
+    session: SessionId | None
+    gone: tuple[MemberToken, ...]
+
+
+class _Blob(msgspec.Struct):
+    """Requests of one step that share slot, priority and lane, and their places in the step."""
+
+    slot: str
+    score: int
+    start: bool
+    places: list[int]
+
+
+class Frontier:
+    """One crawl's frontier; thread-safe, every call blocks for one round trip."""
+
+    def __init__(self, store: Store, crawl_id: CrawlId) -> None:
+        self.store = store
+        self.crawl_id = crawl_id
+        self._keys = (crawl_prefix(crawl_id),)
+
+    def join(self, token: MemberToken, worker: WorkerName, *, ttl_ms: int = MEMBER_TTL_MS) -> None:
+        """Make a child a member of the crawl; it may step from now on.
+
+        Raises:
+            StateError: the crawl is over, or has as many workers as it may have.
+        """
+        reply = self._call("join", token, worker, ttl_ms)
+        if reply[0] == b"full":
+            raise StateError(f"crawl {self.crawl_id}: has as many workers as it may have")
+
+    def step(self, step: Step) -> StepReply:
+        """Commit what is done and lease what is wanted, in one atomic call.
+
+        Idempotent by `step.seq`: after `StoreUnreachableError` send the same step again.
+
+        Raises:
+            LeaseLostError: nothing was written; send it again without what those leases produced.
+            MemberGoneError: this child was judged dead; all that it holds is void.
+            StateError: the crawl is over.
+            StoreRolledBackError: the server lost a step that it had acknowledged.
+        """
+        blobs = list(_group(step.requests))
+        reply = self._call("step", *_step_args(step, blobs))
+        return _read_reply(reply, blobs)
+
+    def published(self, origin: str) -> bytes:
+        """Content keys (8 bytes each, joined) that earlier runs of a lease have published."""
+        key = crawl_key(self.crawl_id, f"p:{origin}")
+        with self.store.errors_wrapped():
+            return b"".join(self.store.client.lrange(key, 0, -1))
+
+    def wait(self, token: MemberToken, timeout_s: float) -> bool:
+        """Block until somebody wakes this child; False when `timeout_s` passed without."""
+        key = crawl_key(self.crawl_id, f"wake:{token}")
+        return self.store.pop_wake(key, timeout_s)
+
+    def renew(
+        self,
+        tokens: Sequence[MemberToken] = (),
+        *,
+        ttl_ms: int = MEMBER_TTL_MS,
+        beat_ms: int = BEAT_MS,
+    ) -> Renewal:
+        """Keep children of one supervisor alive, and take the leases of dead ones back."""
+        _, state, reason, control, session, gone = self._call("renew", ttl_ms, beat_ms, *tokens)
+        return Renewal(
+            state=CrawlState(state.decode()),
+            close_reason=reason.decode(),
+            control=control,
+            session=SessionId(session.decode()) if session else None,
+            gone=tuple(MemberToken(token.decode()) for token in gone),
+        )
+
+    def leave(self, token: MemberToken) -> CrawlState:
+        """End a membership after the spider is closed; the last one ends the crawl. Idempotent."""
+        return CrawlState(self._call("leave", token, 0)[1].decode())
+
+    def reclaim(self, token: MemberToken, *, suspects: Sequence[int] = ()) -> list[str]:
+        """Take back the leases of a child that is known to be dead.
+
+        Args:
+            suspects: leases whose request may have killed the child: a strike each.
+
+        Returns:
+            Origins that were buried: three strikes.
+        """
+        return [origin.decode() for origin in self._call("leave", token, 1, *suspects)[3]]
+
+    def _call(self, script: str, *args: bytes | str | int) -> list[Any]:
+        reply: list[Any] = self.store.call(load_script(script), self._keys, args)
+        if reply[0] not in {b"ok", b"full"}:
+            self._refuse(reply)
+        return reply
+
+    def _refuse(self, reply: list[Any]) -> NoReturn:
+        word = reply[0].decode()
+        crawl = f"crawl {self.crawl_id}"
+        if word == "lost":
+            lost = frozenset(int(lease) for lease in reply[1:])
+            raise LeaseLostError(f"{crawl}: leases {sorted(lost)} went to another worker", lost)
+        if word == "gone":
+            raise MemberGoneError(
+                f"{crawl}: this child was taken for dead and its leases given away"
+            )
+        if word == "over":
+            reason = reply[2].decode()
+            raise StateError(f"{crawl} is {reply[1].decode()}" + (f" ({reason})" if reason else ""))
+        if word == "rolled_back":
+            raise StoreRolledBackError(
+                f"{crawl}: the server came back without steps that it had acknowledged; "
+                "run it again, on a server with appendfsync always"
+            )
+        raise CrawlNotFoundError(
+            f"{crawl}: not on {self.store.address}; `vscrapy -l` lists those there"
+        )
+
+
+def _group(requests: Sequence[NewRequest]) -> Iterator[_Blob]:
+    """Blobs of the requests, each kind in the order of the step."""
+    kinds: dict[tuple[str, int, bool], list[int]] = {}
+    for place, request in enumerate(requests):
+        kinds.setdefault((request.slot, request.priority, request.start), []).append(place)
+    for (slot, priority, start), places in kinds.items():
+        for at in range(0, len(places), REQUESTS_PER_BLOB):
+            # Lower scores go first; start requests after the others of their priority.
+            yield _Blob(slot, -2 * priority + start, start, places[at : at + REQUESTS_PER_BLOB])
+
+
+def _step_args(step: Step, blobs: Sequence[_Blob]) -> list[bytes | str | int]:
+    """The flat ARGV of `lua/step.lua`."""
+    args: list[bytes | str | int] = [
+        step.token,
+        step.seq,
+        step.want,
+        step.unstarted,
+        step.last_lease,
+        step.cookies_seen,
+        "k" * step.keep_open + "s" * step.want_stats,
+        step.close_reason,
+        step.pages,
+        step.errors,
+        step.item_count,
+        step.items,
+        step.failure_count,
+        step.failures,
+        step.filtered_stat,
+        step.code_version,
+    ]
+    args += [len(step.ended), *step.ended]
+    args.append(len(step.parts))
+    for part in step.parts:
+        args += [part.lease_id, part.keys]
+    args += [len(step.released), *step.released]
+    args.append(len(step.limits))
+    for limit in step.limits:
+        args += [limit.slot, limit.concurrency, int(limit.exclusive)]
+    args.append(len(blobs))
+    for blob in blobs:
+        requests = [step.requests[place] for place in blob.places]
+        args += [blob.slot, blob.score, int(blob.start), len(requests)]
+        args += ["" if r.fingerprint is None else r.fingerprint for r in requests]
+        args.append(pack_blob([r.payload for r in requests]))
+    args.append(len(step.stats))
+    for stat in step.stats:
+        args += [stat.kind, stat.key, stat.value]
+    args.append(len(step.cookies))
+    for cookie in step.cookies:
+        args += [cookie.key, cookie.value]
+    args.append(len(step.slots))
+    for use in step.slots:
+        args += [use.slot, use.in_force, use.room]
+    return args
+
+
+def _read_reply(reply: list[Any], blobs: Sequence[_Blob]) -> StepReply:
+    _, numbers, dropped, shares, leases, packed, cookies, stats = reply
+    state, reason, commit_no, epoch, control, hungry = numbers[:6]
+    items, pages, errors, failures, queued, leased, cookie_no = numbers[6:]
+    payloads = {blob.decode(): unpack_blob(data) for blob, data in _rows(packed, 2)}
+    return StepReply(
+        state=CrawlState(state.decode()),
+        close_reason=reason.decode(),
+        commit_no=commit_no,
+        epoch=epoch,
+        control=control,
+        hungry=hungry,
+        totals=Totals(items, pages, errors, failures, queued, leased),
+        leases=tuple(_lease(row, payloads) for row in _rows(leases, 6)),
+        dropped=tuple(sorted(blobs[blob].places[index] for blob, index in _rows(dropped, 2))),
+        shares=tuple(Share(slot.decode(), share, idle) for slot, share, idle in _rows(shares, 3)),
+        cookies=tuple(CookieChange(key.decode(), value) for key, value in _rows(cookies, 2)),
+        cookie_no=cookie_no,
+        stats={key.decode(): value for key, value in _rows(stats, 2)},
+    )
+
+
+def _lease(row: Sequence[Any], payloads: dict[str, list[bytes]]) -> Lease:
+    lease_id, kind, origin, slot, attempt, has_parts = row
+    payload = b""
+    if kind == b"request":
+        blob, _, index = origin.decode().partition(".")
+        payload = payloads[blob][int(index) - 1]
+    return Lease(
+        lease_id=lease_id,
+        kind=LeaseKind(kind.decode()),
+        origin=origin.decode(),
+        slot=slot.decode(),
+        payload=payload,
+        attempt=attempt,
+        has_parts=bool(has_parts),
+    )
+
+
+def _rows(flat: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
+    """A flat reply as rows."""
+    return zip(*(flat[column::width] for column in range(width)), strict=True)

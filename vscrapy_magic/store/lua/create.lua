@@ -1,0 +1,14 @@
+-- A crawl comes to be.
+--
+-- KEYS: prefix of the crawl, index of crawls, index of live crawls.
+-- ARGV: crawl_id, then fields and values of meta.
+-- Returns: {'ok'}, or {'exists'}.
+local P = KEYS[1]
+--!include clock
+if redis.call('EXISTS', P .. 'meta') == 1 then return {'exists'} end
+local now = now_ms()
+redis.call('HSET', P .. 'meta', 'state', 'queued', 'state_ms', now, 'created_ms', now, 'judged_ms', now,
+  'start', 'todo', 'idle', '', 'epoch', 1, 'control', 1, unpack(ARGV, 2))
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZADD', KEYS[3], now, ARGV[1])
+return {'ok'}

@@ -1,0 +1,167 @@
+-- The granting half of a step: shares of downloader slots, and leases.
+-- Needs: all that step.lua includes before it; arg, token, now, want, MINE, HELD, SHARES, leases.
+local SLOTS_LOOKED_AT = 64             -- slots tried for one step
+local ROOM_FIRST = 2                   -- leases of an exclusive slot before its child says its room
+
+-- What the child says of its slots is the truth: it has read every share that was granted.
+local shares_mine, rooms = {}, {}
+local function read_slots()
+  local before = redis.call('HGETALL', SHARES)
+  local listed = {}
+  for _ = 1, tonumber(arg()) do
+    local slot, in_force, room = arg(), tonumber(arg()), tonumber(arg())
+    listed[slot], rooms[slot] = in_force, room
+  end
+  for i = 1, #before, 2 do
+    local slot, share = before[i], tonumber(before[i + 1])
+    local in_force = listed[slot] or 0
+    if in_force == 0 then
+      slot_give_up(slot, token, share, now)
+      redis.call('HDEL', SHARES, slot)
+      wake_parked(1)
+    else
+      if in_force ~= share then
+        local s = slot_get(slot)
+        s.used = s.used - share + in_force
+        slot_dirty[slot] = true
+        redis.call('HSET', SHARES, slot, in_force)
+        if in_force < share then wake_parked(1) end
+      end
+      shares_mine[slot] = in_force
+    end
+  end
+end
+
+local reply_shares = {}
+local members = redis.call('ZCARD', P .. 'members')
+
+local function grant_share(slot)
+  local s = slot_get(slot)
+  local had = shares_mine[slot] or 0
+  local share = slot_share(s, token, had, members)
+  if share == 0 then return 0 end
+  local idle_ms = -1
+  if had == 0 then
+    s.holders = s.holders + 1
+    if s.excl == 1 then
+      s.owner = token
+      redis.call('ZREM', P .. 'ready', slot)
+      slot_ready(slot)
+    end
+    if s.freed > 0 then idle_ms = now - s.freed end
+  end
+  if share > had then -- a smaller one counts when the child says that it is in force
+    s.used = s.used + share - had
+    redis.call('HSET', SHARES, slot, share)
+    shares_mine[slot] = share
+  end
+  slot_dirty[slot] = true
+  reply_shares[#reply_shares + 1] = slot
+  reply_shares[#reply_shares + 1] = share
+  reply_shares[#reply_shares + 1] = idle_ms
+  return share
+end
+
+-- Members that joined make the shares smaller, also of a child that wants nothing now.
+local function cut_shares()
+  for slot, share in pairs(shares_mine) do
+    local s = share > 1 and slot_get(slot)
+    if s and s.excl == 0 and share > math.max(1, math.ceil(s.limit / members)) then
+      grant_share(slot)
+    end
+  end
+end
+
+local blobs_sent, reply_blobs, held_new = {}, {}, {}
+
+-- Puts one lease into the reply, with the blob that holds its request.
+local function tell_lease(id, origin)
+  local kind, slot, blob, attempt, has_parts = origin, '', nil, 1, 0
+  if origin ~= 'start' and origin ~= 'idle' then
+    blob = origin_split(origin)
+    kind, slot = 'request', blob_get(blob).slot
+  end
+  if M.again == 1 then
+    local raw = redis.call('HGET', P .. 'a', origin)
+    if raw then
+      attempt = cmsgpack.unpack(raw)[1]
+      has_parts = redis.call('EXISTS', P .. 'p:' .. origin)
+    end
+  end
+  for _, v in ipairs({id, kind, origin, slot, attempt, has_parts}) do leases[#leases + 1] = v end
+  if blob and not blobs_sent[blob] then
+    blobs_sent[blob] = true
+    reply_blobs[#reply_blobs + 1] = blob
+    reply_blobs[#reply_blobs + 1] = redis.call('HGET', P .. 'b', blob)
+  end
+  return has_parts == 1
+end
+
+local function lease(origin)
+  M.lease_no = M.lease_no + 1
+  M.leased = M.leased + 1
+  held_new[#held_new + 1] = M.lease_no
+  held_new[#held_new + 1] = tell_lease(M.lease_no, origin) and origin .. ':p' or origin
+end
+
+local function lease_slots(where, budget)
+  for _, slot in ipairs(redis.call('ZRANGE', P .. where, 0, SLOTS_LOOKED_AT - 1)) do
+    if budget == 0 then break end
+    local first = shares_mine[slot] == nil
+    local share = grant_share(slot)
+    if share > 0 then
+      local room = rooms[slot]
+      if first or not room then
+        room = slot_get(slot).excl == 1 and ROOM_FIRST or 2 * share
+      end
+      local got = slot_take(slot, math.min(budget, room), function(blob, index)
+        M.queued = M.queued - 1
+        lease(blob .. '.' .. index)
+      end)
+      budget = budget - got
+      rooms[slot] = room - got
+      if got > 0 and redis.call('ZSCORE', P .. where, slot) then
+        M.turn = M.turn + 1
+        redis.call('ZADD', P .. where, M.turn, slot)
+      end
+    end
+  end
+  return budget
+end
+
+local function lease_what_is_wanted()
+  local asked = want
+  if M.out_bytes - M.out_acked > M.out_max then
+    M.why = 'items are not collected by the sender'
+    set_state('waiting', now)
+    asked = 0
+  elseif M.state ~= 'running' and (M.state == 'starting' or M.state == 'waiting') then
+    if M.started_ms == 0 then M.started_ms = now end
+    M.why = ''
+    set_state('running', now)
+  end
+  if asked == 0 or M.state ~= 'running' then return end
+  local budget = math.min(asked, math.max(1, math.ceil(M.queued / members)))
+  if M.start == 'todo' then
+    M.start = 'leased'
+    lease('start')
+  end
+  budget = lease_slots('r:' .. token, budget)
+  if budget > 0 then lease_slots('ready', budget) end
+  if M.queued + M.leased == 0 and M.start == 'done' and M.idle == '' and M.keep_open == 0
+      and now >= M.idle_after_ms then
+    M.idle = 'leased'
+    lease('idle')
+  end
+  if #leases == 0 then
+    redis.call('RPUSH', P .. 'parked', token)
+    redis.call('HSET', MINE, 'parked', 1)
+    -- Somebody may hold leases that it cannot start yet: let it give them back.
+    local spare = redis.call('ZREVRANGE', P .. 'spare', 0, 0)[1]
+    if spare and spare ~= token then
+      redis.call('ZREM', P .. 'spare', spare)
+      wake(spare, 'g')
+    end
+  end
+end
+

@@ -1,0 +1,21 @@
+-- A child becomes a member of its crawl.
+--
+-- KEYS: prefix of the crawl. ARGV: token, worker, ttl_ms.
+-- Returns: {'ok', state, control}, or {'unknown'}, {'over', state, close_reason}, {'full'}.
+local P = KEYS[1]
+--!include clock
+--!include meta
+--!include slots
+--!include queue
+--!include members
+if not meta_load() then return {'unknown'} end
+if FINAL[M.state] then return {'over', M.state, M.close_reason} end
+local limit = tonumber(redis.call('HGET', P .. 'meta', 'workers') or 0) or 0
+if limit > 0 and redis.call('ZCARD', P .. 'members') >= limit then return {'full'} end
+local now = now_ms()
+redis.call('ZADD', P .. 'members', now + tonumber(ARGV[3]), ARGV[1])
+redis.call('HSET', P .. 'm:' .. ARGV[1], 'seq', 0, 'worker', ARGV[2], 'parked', 0, 'joined_ms', now)
+wake_all() -- shares become smaller
+if M.state == 'queued' then set_state('starting', now) end
+meta_flush()
+return {'ok', M.state, M.control}

@@ -1,0 +1,94 @@
+-- Members of a crawl (its children), their leases, and what becomes of the crawl when they change.
+-- Needs: meta.lua, slots.lua, queue.lua.
+local function wake(token, word)
+  local key = P .. 'wake:' .. token
+  redis.call('LPUSH', key, word)
+  redis.call('LTRIM', key, 0, 0)
+end
+
+local function wake_parked(count)
+  while count > 0 do
+    local token = redis.call('LPOP', P .. 'parked')
+    if not token then return end
+    redis.call('HSET', P .. 'm:' .. token, 'parked', 0)
+    wake(token, 'w')
+    count = count - 1
+  end
+end
+
+local function wake_all()
+  for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, -1)) do wake(token, 's') end
+end
+
+local function set_state(state, now)
+  if M.state == state then return end
+  M.state = state
+  redis.call('HSET', P .. 'meta', 'state_ms', now)
+  if FINAL[state] then redis.call('HSET', P .. 'meta', 'ended_ms', now) end
+  wake_all()
+end
+
+local function close_with(reason, final, now)
+  M.close_reason, M.final = reason, final
+  set_state('stopping', now)
+end
+
+-- Brings the state to where the counts say that it is. Call it after every change.
+local function settle(now)
+  if M.state == 'starting' or M.state == 'running' or M.state == 'waiting' then
+    if M.limit_items > 0 and M.items >= M.limit_items then
+      close_with('closespider_itemcount', 'finished', now)
+    elseif M.limit_pages > 0 and M.pages >= M.limit_pages then
+      close_with('closespider_pagecount', 'finished', now)
+    elseif M.limit_errors > 0 and M.errors >= M.limit_errors then
+      close_with('closespider_errorcount', 'finished', now)
+    elseif M.limit_timeout_ms > 0 and M.started_ms > 0 and now - M.started_ms >= M.limit_timeout_ms then
+      close_with('closespider_timeout', 'finished', now)
+    elseif M.queued + M.leased == 0 and M.start == 'done' and M.idle == 'done' then
+      M.close_reason, M.final = 'finished', 'finished'
+      set_state('closing', now)
+    end
+  end
+  local members = redis.call('ZCARD', P .. 'members')
+  if M.state == 'stopping' and M.leased == 0 then set_state('closing', now) end
+  if M.state == 'closing' and members == 0 then set_state(M.final, now) end
+  if (M.state == 'running' or M.state == 'starting') and members == 0 then
+    M.why = 'no worker takes part'
+    set_state('waiting', now)
+  end
+end
+
+-- A lease ends without a commit; `again` when it may have run already.
+local function release(origin, again)
+  M.leased = M.leased - 1
+  if origin == 'start' then
+    M.start = 'todo'
+  elseif origin == 'idle' then
+    M.idle = ''
+  else
+    request_back(origin)
+    M.queued = M.queued + 1
+  end
+  if again then
+    local raw = redis.call('HGET', P .. 'a', origin)
+    local f = raw and cmsgpack.unpack(raw) or {1, 0}
+    redis.call('HSET', P .. 'a', origin, cmsgpack.pack({f[1] + 1, f[2]}))
+    M.again = 1
+  end
+end
+
+-- Ends the membership of `token`: what it holds goes back.
+local function member_remove(token, now, again)
+  local held = redis.call('HGETALL', P .. 'l:' .. token)
+  for i = 1, #held, 2 do
+    release(string.match(held[i + 1], '^([^:]+)'), again)
+  end
+  local shares = redis.call('HGETALL', P .. 'h:' .. token)
+  for i = 1, #shares, 2 do slot_give_up(shares[i], token, tonumber(shares[i + 1]), now) end
+  redis.call('DEL', P .. 'm:' .. token, P .. 'l:' .. token, P .. 'h:' .. token,
+    P .. 'r:' .. token, P .. 'wake:' .. token)
+  redis.call('ZREM', P .. 'members', token)
+  redis.call('ZREM', P .. 'spare', token)
+  redis.call('LREM', P .. 'parked', 0, token)
+  wake_parked(#held / 2)
+end

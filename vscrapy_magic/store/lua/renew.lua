@@ -1,0 +1,32 @@
+-- A supervisor renews its children of one crawl, and judges all members whose deadline has passed.
+--
+-- KEYS: prefix of the crawl. ARGV: ttl_ms, beat_ms, then tokens.
+-- Returns: {'ok', state, close_reason, control, session, gone tokens}, or {'unknown'}.
+--
+-- If nobody judged for more than two beats, the server, the network or the whole machine stood still:
+-- everybody gets one full ttl from now.
+local P = KEYS[1]
+--!include clock
+--!include meta
+--!include slots
+--!include queue
+--!include members
+local JUDGED_AT_ONCE = 5 -- members removed by one call; the rest by the next
+
+if not meta_load() then return {'unknown'} end
+if FINAL[M.state] then return {'ok', M.state, M.close_reason, M.control, M.session, {}} end
+local now, ttl = now_ms(), tonumber(ARGV[1])
+if now - M.judged_ms > 2 * tonumber(ARGV[2]) then
+  for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, -1)) do
+    redis.call('ZADD', P .. 'members', 'XX', now + ttl, token)
+  end
+end
+for i = 3, #ARGV do redis.call('ZADD', P .. 'members', 'XX', now + ttl, ARGV[i]) end
+local gone = redis.call('ZRANGEBYSCORE', P .. 'members', '-inf', now, 'LIMIT', 0, JUDGED_AT_ONCE)
+for _, token in ipairs(gone) do member_remove(token, now, true) end
+M.judged_ms = now
+settle(now)
+blobs_flush()
+slots_flush()
+meta_flush()
+return {'ok', M.state, M.close_reason, M.control, M.session, gone}

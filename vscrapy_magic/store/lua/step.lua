@@ -1,0 +1,129 @@
+-- One exchange of a child with the frontier: commits what is done, leases what is wanted.
+--
+-- KEYS: prefix of the crawl.
+-- ARGV: token, seq, want, unstarted, last_lease, cookies_seen, flags (k keep_open, s want_stats),
+--   close_reason, pages, errors, item_count, items, failure_count, failures, filtered_stat, code_version,
+--   then lists, each led by its number of entries: ended (lease), parts (lease, keys),
+--   released (lease), limits (slot, concurrency, exclusive), blobs (slot, score, start, count,
+--   fingerprint or '' each, data), stats (kind, key, value), cookies (key, value),
+--   slots (slot, in_force, room).
+-- Returns: {'ok', numbers and words, dropped (blob, index, ...), shares (slot, share, idle_ms, ...),
+--   leases (lease, kind, origin, slot, attempt, has_parts, ...), blobs (id, data, ...),
+--   cookies (key, value, ...), stats (key, value, ...)}; or one of {'unknown'} no such crawl,
+--   {'over', state, close_reason}, {'gone'} not a member, {'lost', lease, ...}, {'rolled_back'}:
+--   then nothing was written, but for the state in the last case.
+--
+-- Idempotent by `seq`: the last step of a member may be sent again, and gets its reply again.
+local P = KEYS[1]
+--!include clock
+--!include meta
+--!include slots
+--!include seen
+--!include queue
+--!include members
+local COOKIES_AT_ONCE = 10000 -- as many as a crawl may have
+
+if not meta_load() then return {'unknown'} end
+if FINAL[M.state] then return {'over', M.state, M.close_reason} end
+
+local now = now_ms()
+local token, seq, want = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local unstarted, last_lease, cookies_seen = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local keep_open = string.find(ARGV[7], 'k', 1, true) ~= nil
+local want_stats = string.find(ARGV[7], 's', 1, true) ~= nil
+local MINE, HELD, SHARES = P .. 'm:' .. token, P .. 'l:' .. token, P .. 'h:' .. token
+
+local at = 16
+local function arg()
+  at = at + 1
+  return ARGV[at]
+end
+
+local mine = redis.call('HMGET', MINE, 'seq', 'dropped', 'parked')
+if not mine[1] or not redis.call('ZSCORE', P .. 'members', token) then return {'gone'} end
+local again = tonumber(mine[1]) == seq
+if tonumber(mine[1]) < seq - 1 then
+  -- The server forgot a step that it had acknowledged to this very child.
+  M.close_reason = 'store_rolled_back'
+  set_state('store_rolled_back', now)
+  meta_flush()
+  return {'rolled_back'}
+end
+
+local leases, dropped = {}, {}
+
+--!include commit
+--!include grant
+local function resend()
+  dropped = mine[2] and cmsgpack.unpack(mine[2]) or {}
+  local held = redis.call('HGETALL', HELD)
+  for i = 1, #held, 2 do
+    local id = tonumber(held[i])
+    if id > last_lease then tell_lease(id, string.match(held[i + 1], '^([^:]+)')) end
+  end
+  local shares = redis.call('HGETALL', SHARES)
+  for i = 1, #shares, 2 do
+    for _, v in ipairs({shares[i], tonumber(shares[i + 1]), -1}) do
+      reply_shares[#reply_shares + 1] = v
+    end
+  end
+end
+
+if again then
+  resend()
+else
+  local ended, ended_held = read_leases(1)
+  local parts, parts_held, part_keys = read_leases(2)
+  local released, released_held = read_leases(1)
+  if #lost > 0 then
+    table.insert(lost, 1, 'lost')
+    return lost
+  end
+  if mine[3] == '1' then
+    redis.call('LREM', P .. 'parked', 0, token)
+    redis.call('HSET', MINE, 'parked', 0)
+  end
+  M.commit_no = M.commit_no + 1
+  commit_leases(ended, ended_held, parts, parts_held, part_keys, released, released_held)
+  local added = commit_requests()
+  commit_stats()
+  commit_cookies()
+  commit_outputs()
+  read_slots()
+  cut_shares()
+  if added > 0 then M.idle = '' end
+  if ARGV[8] ~= '' and M.state ~= 'stopping' and M.state ~= 'closing' then
+    close_with(ARGV[8], 'finished', now)
+  end
+  settle(now)
+  lease_what_is_wanted()
+  if #held_new > 0 then redis.call('HSET', HELD, unpack(held_new)) end
+  if tonumber(unstarted) > 0 then
+    redis.call('ZADD', P .. 'spare', unstarted, token)
+  else
+    redis.call('ZREM', P .. 'spare', token)
+  end
+  wake_parked(math.min(M.queued, added + #released))
+  -- Another member may start what this one left, or close with it.
+  if M.queued + M.leased == 0 and #leases == 0 and M.state == 'running' then wake_parked(1) end
+  redis.call('HSET', MINE, 'seq', seq, 'dropped', cmsgpack.pack(dropped))
+  blobs_flush()
+  slots_flush()
+  meta_flush()
+end
+
+local cookies, cookie_no = {}, cookies_seen
+if M.cookie_no > cookies_seen then
+  local found = redis.call('ZRANGEBYSCORE', P .. 'cookie_no', '(' .. cookies_seen, '+inf',
+    'WITHSCORES', 'LIMIT', 0, COOKIES_AT_ONCE)
+  for i = 1, #found, 2 do
+    cookies[#cookies + 1] = found[i]
+    cookies[#cookies + 1] = redis.call('HGET', P .. 'cookies', found[i])
+    cookie_no = tonumber(found[i + 1])
+  end
+end
+return {'ok',
+  {M.state, M.close_reason, M.commit_no, M.epoch, M.control, redis.call('LLEN', P .. 'parked'),
+    M.items, M.pages, M.errors, M.failures, M.queued, M.leased, cookie_no},
+  dropped, reply_shares, leases, reply_blobs, cookies,
+  want_stats and redis.call('HGETALL', P .. 'stats') or {}}

@@ -1,0 +1,54 @@
+-- Removes what a crawl that is over needs no longer, a bounded piece at a time.
+--
+-- KEYS: prefix of the crawl, index of live crawls. ARGV: crawl_id, retention_ms.
+-- Returns: 1 when nothing is left to remove, 0 to be called again, -1 when the crawl is not over.
+local P = KEYS[1]
+--!include meta
+local AT_ONCE = 500 -- keys removed by one call
+
+if not meta_load() then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  return 1
+end
+if not FINAL[M.state] then return -1 end
+-- Content keys stay behind only for leases that were running or were lost.
+for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, AT_ONCE - 1)) do
+  for _, held in ipairs(redis.call('HVALS', P .. 'l:' .. token)) do
+    redis.call('UNLINK', P .. 'p:' .. string.match(held, '^([^:]+)'))
+  end
+  redis.call('DEL', P .. 'm:' .. token, P .. 'l:' .. token, P .. 'h:' .. token, P .. 'r:' .. token,
+    P .. 'wake:' .. token)
+  redis.call('ZREM', P .. 'members', token)
+end
+local again = redis.call('HSCAN', P .. 'a', 0, 'COUNT', AT_ONCE)[2]
+for i = 1, #again, 2 do
+  redis.call('UNLINK', P .. 'p:' .. again[i])
+  redis.call('HDEL', P .. 'a', again[i])
+end
+local left = AT_ONCE
+local slots = redis.call('HSCAN', P .. 'slots', 0, 'COUNT', AT_ONCE)[2]
+for i = 1, #slots, 2 do
+  redis.call('UNLINK', P .. 'q:' .. slots[i])
+  redis.call('HDEL', P .. 'slots', slots[i])
+end
+left = left - #slots / 2
+-- Shards by number: `swept` is the next one of level `swept_level`.
+local at = redis.call('HMGET', P .. 'meta', 'swept_level', 'swept')
+local level, shard = tonumber(at[1] or 0) or 0, tonumber(at[2] or 0) or 0
+while left > 0 and level <= M.level do
+  redis.call('UNLINK', P .. 's' .. level .. ':' .. shard)
+  shard, left = shard + 1, left - 1
+  if shard >= 256 * 8 ^ level then level, shard = level + 1, 0 end
+end
+redis.call('HSET', P .. 'meta', 'swept_level', level, 'swept', shard)
+if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN', P .. 'a') > 0
+    or redis.call('EXISTS', P .. 'members') == 1 then
+  return 0
+end
+redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'cookies', P .. 'cookie_no',
+  P .. 'parked', P .. 'spare', P .. 'members', P .. 'slots')
+for _, name in ipairs({'meta', 'out', 'stats', 'log'}) do
+  redis.call('PEXPIRE', P .. name, ARGV[2])
+end
+redis.call('ZREM', KEYS[2], ARGV[1])
+return 1

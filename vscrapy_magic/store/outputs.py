@@ -1,0 +1,115 @@
+"""Owns the way of items and failures from commits to the sender.
+
+The sender reads entries in the order of commit numbers, keeps them in its spool, and acknowledges;
+the server keeps what is not acknowledged, and the last entry that was: by its nonce a sender knows
+that the server still holds the history that it has read.
+"""
+
+from typing import Final
+
+import msgspec
+
+from vscrapy_magic.errors import CrawlNotFoundError, StoreRolledBackError
+from vscrapy_magic.store.blobs import unpack_blob
+from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.keys import CrawlId, crawl_key, crawl_prefix
+from vscrapy_magic.store.scripts import load_script
+
+ENTRIES_AT_ONCE: Final = 100  # of about 1 MB at most each
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """Names one entry of one history: what a sender keeps of the last entry that it has read."""
+
+    commit_no: int
+    nonce: str
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What one commit brought to the sender.
+
+    Attributes:
+        commit_no: rises by at least one from entry to entry.
+        nonce: names the step that wrote the entry.
+        total_bytes: running total of the crawl, for the acknowledgement.
+        items: packet of the runtime's codec; empty when `item_count` is 0.
+        failures: as `items`.
+        buried: payload of a request that was given up after three strikes; None for others.
+    """
+
+    commit_no: int
+    nonce: str
+    total_bytes: int
+    item_count: int
+    items: bytes
+    failure_count: int
+    failures: bytes
+    buried: bytes | None = None
+
+    @property
+    def witness(self) -> Witness:
+        return Witness(self.commit_no, self.nonce)
+
+
+class Outputs:
+    """The outputs of one crawl, for its one collecting sender."""
+
+    def __init__(self, store: Store, crawl_id: CrawlId) -> None:
+        self._store = store
+        self._crawl_id = crawl_id
+        self._key = crawl_key(crawl_id, "out")
+
+    def read(self, after: Witness | None = None) -> list[Output]:
+        """Entries after the one that was read last, oldest first; empty when there are none yet.
+
+        Raises:
+            StoreRolledBackError: the server does not hold the entry that was read last.
+        """
+        start = "-" if after is None else f"{after.commit_no}-0"
+        with self._store.errors_wrapped():
+            found = self._store.client.xrange(self._key, min=start, count=ENTRIES_AT_ONCE)
+        outputs = [_output(entry_id, fields) for entry_id, fields in found]
+        if after is None:
+            return outputs
+        if not outputs or outputs[0].witness != after:
+            raise self._rolled_back(after.commit_no)
+        return outputs[1:]
+
+    def _rolled_back(self, commit_no: int) -> StoreRolledBackError:
+        return StoreRolledBackError(
+            f"crawl {self._crawl_id}: the server lost commit {commit_no}, which had been read "
+            "already; run the crawl again, on a server with appendfsync always"
+        )
+
+    def ack(self, output: Output) -> None:
+        """Everything up to this entry is kept by the sender. Idempotent.
+
+        Raises:
+            StoreRolledBackError: the server does not hold this entry: it lost acknowledged commits.
+            CrawlNotFoundError: the crawl is past its retention.
+        """
+        reply = self._store.call(
+            load_script("ack"),
+            (crawl_prefix(self._crawl_id),),
+            [output.commit_no, output.nonce, output.total_bytes],
+        )
+        if reply[0] == b"rolled_back":
+            raise self._rolled_back(output.commit_no)
+        if reply[0] == b"unknown":
+            raise CrawlNotFoundError(f"crawl {self._crawl_id}: past its retention")
+
+
+def _output(entry_id: bytes, fields: dict[bytes, bytes]) -> Output:
+    buried = None
+    if b"buried" in fields:
+        buried = unpack_blob(fields[b"blob"])[int(fields[b"index"]) - 1]
+    return Output(
+        commit_no=int(entry_id.partition(b"-")[0]),
+        nonce=fields[b"nonce"].decode(),
+        total_bytes=int(fields[b"total"]),
+        item_count=int(fields[b"item_count"]),
+        items=fields[b"items"],
+        failure_count=int(fields[b"failure_count"]),
+        failures=fields[b"failures"],
+        buried=buried,
+    )
