@@ -95,7 +95,9 @@ class AccountSpider(scrapy.Spider):
                 f"{self.site}/account/reviews",
                 formdata={
                     "book": response.css("input[name=book]").attrib["value"],
-                    "text": f"{order.book}: £ well spent, {order.quantity} times.",
+                    # The number keeps reviews of one book apart: which of two equal requests is
+                    # dropped would depend on which order's page came first.
+                    "text": f"{order.number}: {order.book}, £ well spent, {order.quantity} times.",
                 },
                 callback=self.parse_review,
                 cb_kwargs={"order": order.number},

@@ -8,7 +8,7 @@ from vscrapy_magic.errors import LeaseLostError, MemberGoneError, StateError, St
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.frontier import Frontier
-from vscrapy_magic.store.keys import crawl_key
+from vscrapy_magic.store.keys import MemberToken, WorkerName, crawl_key
 from vscrapy_magic.store.messages import (
     CloseLimits,
     CookieChange,
@@ -405,3 +405,17 @@ def test_gone_sessions_and_unknown_crawls_are_told(store: Store) -> None:
     frontier = Frontier(store, "deadbeef")
     with pytest.raises(Exception, match="vscrapy -l"):
         frontier.renew([])
+
+
+def test_children_double_while_there_is_more_ready_work(crawl: Frontier, store: Store) -> None:
+    worker = WorkerName("w9")
+    assert crawl.reserve(MemberToken("a"), worker)
+    assert not crawl.reserve(MemberToken("b"), worker)  # one is on its way
+    (a,) = started(crawl, "a", urls=3)
+    assert not crawl.reserve(MemberToken("b"), worker)  # too little to do for two
+    a.step(requests=requests(range(100, 200)))
+    assert store.pop_wake("vscrapy:wake:w9", 1)
+    assert crawl.reserve(MemberToken("b"), worker)
+    assert not crawl.reserve(MemberToken("c"), worker)  # no more than twice as many
+    Child(crawl, "b")
+    assert crawl.reserve(MemberToken("c"), worker)

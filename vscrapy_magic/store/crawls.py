@@ -24,6 +24,7 @@ from vscrapy_magic.store.messages import Bundle, CrawlSpec, CrawlState, Totals, 
 from vscrapy_magic.store.scripts import load_script
 
 RETENTION_MS: Final = 24 * 3600 * 1000  # what is kept of a crawl that is over
+STOPPED_BY_USER: Final = "shutdown"  # close reason, as Scrapy says after an interrupt
 _WAKE_TTL_MS: Final = 60_000  # a worker that was not there has nothing to wake up for
 _ID_BYTES: Final = 4  # 8 hex digits: short enough to type, and unique among kept crawls
 
@@ -159,7 +160,7 @@ class Crawls:
             ids = self._store.client.zrange(global_key("crawls:live"), 0, -1)
         return [view for view in self._views([raw.decode() for raw in ids]) if not view.over]
 
-    def stop(self, crawl_id: CrawlId, *, reason: str = "shutdown") -> CrawlState:
+    def stop(self, crawl_id: CrawlId, *, reason: str = STOPPED_BY_USER) -> CrawlState:
         """Send no further request, finish what is in flight, then end as `stopped`."""
         return self.move(crawl_id, S.STOPPING, Mover.SENDER, final=S.STOPPED, reason=reason)
 

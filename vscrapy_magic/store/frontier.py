@@ -46,6 +46,8 @@ from vscrapy_magic.store.scripts import load_script
 
 REQUESTS_PER_STEP: Final = 1000  # more in one script would hold up everybody else
 BEAT_MS: Final = 1000  # how often supervisors renew their children
+CLAIM_TTL_MS: Final = 10_000  # a child that was not up by then leaves its place to another
+READY_PER_CHILD: Final = 4  # queued requests that make one more child worth its start
 MEMBER_TTL_MS: Final = 4000  # not renewed for so long: the child's leases go to others
 
 
@@ -85,6 +87,21 @@ class Frontier:
         reply = self._call("join", token, worker, ttl_ms)
         if reply[0] == b"full":
             raise StateError(f"crawl {self.crawl_id}: has as many workers as it may have")
+
+    def reserve(
+        self, token: MemberToken, worker: WorkerName, *, ttl_ms: int = CLAIM_TTL_MS
+    ) -> bool:
+        """Whether a supervisor should start one more child; a True is a claim for this token.
+
+        One child at first; more, doubling, while there is more ready work than children can start.
+        A worker that is told False is woken when the crawl has grown enough.
+        """
+        return bool(
+            self.store.call(
+                load_script("reserve"), self._keys, [token, ttl_ms, READY_PER_CHILD, worker]
+            )
+            == 1
+        )
 
     def step(self, step: Step) -> StepReply:
         """Commit what is done and lease what is wanted, in one atomic call.
@@ -203,6 +220,7 @@ def _step_args(step: Step, blobs: Sequence[_Blob]) -> list[bytes | str | int]:
         step.failures,
         step.filtered_stat,
         step.code_version,
+        READY_PER_CHILD,
     ]
     args += [len(step.ended), *step.ended]
     args.append(len(step.parts))

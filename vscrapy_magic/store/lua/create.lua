@@ -9,6 +9,9 @@ if redis.call('EXISTS', P .. 'meta') == 1 then return {'exists'} end
 local now = now_ms()
 redis.call('HSET', P .. 'meta', 'state', 'queued', 'state_ms', now, 'created_ms', now, 'judged_ms', now,
   'start', 'todo', 'idle', '', 'epoch', 1, 'control', 1, unpack(ARGV, 2))
-redis.call('ZADD', KEYS[2], now, ARGV[1])
-redis.call('ZADD', KEYS[3], now, ARGV[1])
+-- In microseconds: crawls ordered within one millisecond keep their order.
+local t = redis.call('TIME')
+local order = tonumber(t[1]) * 1000000 + tonumber(t[2])
+redis.call('ZADD', KEYS[2], order, ARGV[1])
+redis.call('ZADD', KEYS[3], order, ARGV[1])
 return {'ok'}

@@ -13,6 +13,7 @@ if FINAL[M.state] then return {'over', M.state, M.close_reason} end
 local limit = tonumber(redis.call('HGET', P .. 'meta', 'workers') or 0) or 0
 if limit > 0 and redis.call('ZCARD', P .. 'members') >= limit then return {'full'} end
 local now = now_ms()
+redis.call('ZREM', P .. 'claims', ARGV[1])
 redis.call('ZADD', P .. 'members', now + tonumber(ARGV[3]), ARGV[1])
 redis.call('HSET', P .. 'm:' .. ARGV[1], 'seq', 0, 'worker', ARGV[2], 'parked', 0, 'joined_ms', now)
 wake_all() -- shares become smaller

@@ -2,7 +2,7 @@
 --
 -- KEYS: prefix of the crawl.
 -- ARGV: token, seq, want, unstarted, last_lease, cookies_seen, flags (k keep_open, s want_stats),
---   close_reason, pages, errors, item_count, items, failure_count, failures, filtered_stat, code_version,
+--   close_reason, pages, errors, item_count, items, failure_count, failures, filtered_stat, code_version, ready_per_child,
 --   then lists, each led by its number of entries: ended (lease), parts (lease, keys),
 --   released (lease), limits (slot, concurrency, exclusive), blobs (slot, score, start, count,
 --   fingerprint or '' each, data), stats (kind, key, value), cookies (key, value),
@@ -33,7 +33,7 @@ local keep_open = string.find(ARGV[7], 'k', 1, true) ~= nil
 local want_stats = string.find(ARGV[7], 's', 1, true) ~= nil
 local MINE, HELD, SHARES = P .. 'm:' .. token, P .. 'l:' .. token, P .. 'h:' .. token
 
-local at = 16
+local at = 17
 local function arg()
   at = at + 1
   return ARGV[at]
@@ -106,6 +106,17 @@ else
   wake_parked(math.min(M.queued, added + #released))
   -- Another member may start what this one left, or close with it.
   if M.queued + M.leased == 0 and #leases == 0 and M.state == 'running' then wake_parked(1) end
+  if added > 0 and M.queued > tonumber(ARGV[17]) * members then
+    -- More than the members can start: workers that stand by may join, as many as there are members.
+    for _ = 1, members do
+      local worker = redis.call('LPOP', P .. 'standby')
+      if not worker then break end
+      local key = 'vscrapy:wake:' .. worker
+      redis.call('LPUSH', key, 's')
+      redis.call('LTRIM', key, 0, 0)
+      redis.call('PEXPIRE', key, 60000)
+    end
+  end
   redis.call('HSET', MINE, 'seq', seq, 'dropped', cmsgpack.pack(dropped))
   blobs_flush()
   slots_flush()

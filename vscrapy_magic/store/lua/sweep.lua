@@ -46,7 +46,7 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
   return 0
 end
 redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'cookies', P .. 'cookie_no',
-  P .. 'parked', P .. 'spare', P .. 'members', P .. 'slots')
+  P .. 'parked', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots')
 for _, name in ipairs({'meta', 'out', 'stats', 'log'}) do
   redis.call('PEXPIRE', P .. name, ARGV[2])
 end

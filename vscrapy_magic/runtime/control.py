@@ -1,0 +1,74 @@
+"""Owns the thread of a child that listens to its supervisor.
+
+End of file means that the supervisor is gone: the process ends at once, whatever its event loop
+does. A ping is answered by the event loop, because that is what it asks after.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import msgspec
+
+from vscrapy_magic.store.pipes import Command, ExitCode, FrameReader, ToChild, read_command
+
+logger = logging.getLogger(__name__)
+
+_READ_BYTES: Final = 64 * 1024
+
+
+class Control:
+    """Reads commands; hands them to the event loop once there is one.
+
+    Args:
+        handle: called in the event loop for every command.
+    """
+
+    def __init__(self, fd: int, handle: Callable[[ToChild], None]) -> None:
+        self._fd = fd
+        self._handle = handle
+        self._lock = threading.Lock()
+        self._post: Callable[..., object] | None = None
+        self._waiting: list[ToChild] = []
+        if fd >= 0:
+            threading.Thread(target=self._listen, name="vscrapy-control", daemon=True).start()
+
+    def loop_runs(self, post: Callable[..., object]) -> None:
+        """From now on commands are handled; `post` may be called from any thread."""
+        with self._lock:
+            self._post = post
+            waiting, self._waiting = self._waiting, []
+        for command in waiting:
+            post(self._handle, command)
+
+    def _listen(self) -> NoReturn:
+        reader = FrameReader()
+        while True:
+            try:
+                data = os.read(self._fd, _READ_BYTES)
+                bodies = reader.feed(data)
+            except (OSError, ValueError):
+                data, bodies = b"", []
+            if not data:
+                os._exit(ExitCode.PARENT_GONE)
+            for body in bodies:
+                self._take(body)
+
+    def _take(self, body: bytes) -> None:
+        try:
+            command = read_command(body)
+        except msgspec.MsgspecError:
+            # A newer supervisor may know commands that this child does not.
+            logger.debug("A command of an unknown kind was skipped")
+            return
+        with self._lock:
+            post = self._post
+            if post is None:
+                self._waiting.append(command)
+                return
+        post(self._handle, command)
+
+
+__all__ = ["Command", "Control"]

@@ -1,0 +1,263 @@
+"""Owns one crawl in one child: Scrapy's crawler with the parts of this package put in.
+
+Runs in the event loop of a child. The parts know each other through the `Host` here; what they
+decide among themselves stands in their own modules.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from scrapy import Request, Spider, signals
+from scrapy.crawler import Crawler
+from scrapy.http import Response
+from scrapy.settings import Settings
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from vscrapy_magic.errors import StateError, VscrapyError
+from vscrapy_magic.runtime.batch import Taken
+from vscrapy_magic.runtime.codec import SpiderCodec
+from vscrapy_magic.runtime.cookies import Cookies
+from vscrapy_magic.runtime.engine import LeasedEngine
+from vscrapy_magic.runtime.failures import Failures
+from vscrapy_magic.runtime.link import Link
+from vscrapy_magic.runtime.scheduler import LeaseScheduler
+from vscrapy_magic.runtime.signals import LeaseSignals
+from vscrapy_magic.runtime.slots import Slots
+from vscrapy_magic.runtime.stats import CrawlStats
+from vscrapy_magic.runtime.stepper import Stepper
+from vscrapy_magic.runtime.tracker import Output, OutputKind, Run, Tracker, working_for
+from vscrapy_magic.store.frontier import Frontier
+from vscrapy_magic.store.keys import MemberToken
+from vscrapy_magic.store.messages import CookieChange, CrawlState, Lease, LeaseKind, StepReply
+
+logger = logging.getLogger(__name__)
+
+_CANCELLED: Final = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A child's place in a crawl.
+
+    Attributes:
+        phase: is told what the child does from now on.
+    """
+
+    frontier: Frontier
+    token: MemberToken
+    phase: Callable[[str], None]
+
+
+class LeasedCrawler(Crawler):
+    """Scrapy's crawler, whose requests are leases of a crawl."""
+
+    host: "Host"
+
+    def __init__(self, spidercls: type[Spider], settings: Settings, seat: Seat) -> None:
+        super().__init__(spidercls, settings, init_reactor=True)
+        self.tracker = Tracker()
+        self.signals = LeaseSignals(self, self.tracker)
+        self.seat = seat
+
+    def _create_engine(self) -> LeasedEngine:
+        stop = getattr(self, "stop_async", None) or self.stop
+        engine = LeasedEngine(self, lambda _: stop())
+        self.host = Host(self, engine)
+        return engine
+
+
+def post(function: Callable[..., object], *args: object) -> None:
+    """Call a function in the event loop, in nobody's name; safe to call from any thread."""
+    from twisted.internet import reactor
+
+    running: Any = reactor
+    running.callFromThread(_loosely, function, *args)
+
+
+def _loosely(function: Callable[..., object], *args: object) -> None:
+    with working_for(None):
+        function(*args)
+
+
+class Host:
+    """What the parts of one crawl do together; every method is for the event loop."""
+
+    scheduler: LeaseScheduler
+
+    def __init__(self, crawler: LeasedCrawler, engine: LeasedEngine) -> None:
+        spider = crawler.spider
+        if spider is None:
+            raise AssertionError("an engine is made after its spider")
+        self._crawler = crawler
+        self._engine = engine
+        self._tracker = crawler.tracker
+        self.error: VscrapyError | None = None
+        self._close_reason = ""
+        self._leaving = False  # this child goes; the crawl goes on
+        self.codec: Final = SpiderCodec(spider)
+        self.failures: Final = Failures(crawler, crawler.tracker)
+        self.stats: Final = cast("CrawlStats", crawler.stats)
+        self.slots: Final = Slots(engine.downloader, spider, engine.local_slot)
+        self.cookies: Final = Cookies(engine.downloader.middleware.middlewares, crawler.tracker)
+        self.link: Final = Link(crawler.seat.frontier, crawler.seat.token, post)
+        self.stepper: Final = Stepper(
+            self.link,
+            crawler.seat.token,
+            self,
+            tracker=crawler.tracker,
+            slots=self.slots,
+            stats=self.stats,
+            concurrency=crawler.settings.getint("CONCURRENT_REQUESTS"),
+        )
+        crawler.signals.connect(self._item_scraped, signals.item_scraped)
+        crawler.signals.connect(self._response_received, signals.response_received)
+        self.link.start(self.stepper.woken)
+
+    # What Scrapy tells.
+
+    def opened(self) -> None:
+        """The spider is open: from now on this child takes part."""
+        self._crawler.seat.phase("running")
+        self.stepper.poke()
+
+    def downloaded(self, run: Run, request: Request, result: Any) -> None:
+        """The downloader is done with a leased request."""
+        self.slots.finish(request)
+        if isinstance(result, Failure) and run.live:
+            with working_for(run):
+                self.failures.download_failed(result, request)
+
+    def _item_scraped(self, item: Any) -> None:
+        record = self.codec.encode_item(item)
+        self._tracker.add(Output(OutputKind.ITEM, data=record, identity=record))
+
+    def _response_received(self, response: Response, request: Request) -> None:
+        unit = self._tracker.unit()
+        if unit is not None:
+            unit.counts.pages += 1
+        self.cookies.response_received(response, request)
+
+    # What the stepper asks and tells.
+
+    def active(self) -> int:
+        return len(self._engine.downloader.active)
+
+    def is_full(self) -> bool:
+        scraper = self._engine.scraper.slot
+        return scraper is None or scraper.needs_backout()
+
+    def begin(self, lease: Lease, published: bytes) -> None:
+        run = Run(lease, published)
+        if self.stepper.draining:
+            self.stepper.returned.append(run)
+        elif lease.kind is LeaseKind.START:
+            self._engine.run_start(run)
+        else:
+            self._engine.run_idle(run)
+
+    def refill(self) -> None:
+        self._engine.poke()
+
+    def committed(self, taken: list[Taken]) -> None:
+        for each in taken:
+            self.stats.committed(each.counts)
+            self.cookies.settled(each.cookies)
+        self._engine.room_made()
+
+    def accepted(self, sent: list[Output], dropped: list[Output]) -> None:
+        self.scheduler.accepted(sent, dropped)
+
+    def request_dropped(self, request: Request) -> None:
+        """Let handlers know that a request will never run."""
+        self._crawler.signals.send_catch_log(
+            signals.request_dropped, request=request, spider=self._crawler.spider
+        )
+
+    def cookies_changed(self, changes: tuple[CookieChange, ...]) -> None:
+        self.cookies.apply(changes)
+
+    def lost(self, taken: list[Taken]) -> None:
+        for each in taken:
+            run = each.run
+            if run is None:
+                continue
+            logger.warning(
+                "Lease %d went to another worker; what it brought here is not used",
+                run.lease.lease_id,
+            )
+            self.stats.take_back(each.counts)
+            self.stats.take_back(run.unit.counts)
+            self.cookies.settled([*each.cookies, *run.unit.cookies])
+            self._tracker.void(run)
+            self.scheduler.forget(run)
+            if each.close_reason or run.unit.close_reason:
+                self._engine.close_asked = False
+        self._engine.room_made()
+
+    def state_changed(self, reply: StepReply) -> None:
+        if reply.state is CrawlState.STOPPING:
+            self._drain()
+        elif reply.state is CrawlState.CLOSING:
+            self._drain()
+            self.close(reply.close_reason)
+
+    def failed(self, error: VscrapyError) -> None:
+        """The crawl is over, this child is out of it, or the store is."""
+        self.error = error
+        if isinstance(error, StateError):
+            logger.info("%s", error)
+        else:
+            logger.error("%s", error)
+        self.stepper.draining = True
+        for run in [*self.stepper.buffer.clear(), *self._tracker.running.values()]:
+            self._tracker.void(run)
+        self._engine.take_unsent()
+        self.close(_CANCELLED)
+
+    # The end.
+
+    def leave(self) -> None:
+        """Finish what is begun, then close here; other children go on with the crawl."""
+        self._leaving = True
+        self._drain()
+        self.stepper.woken()
+        self._close_if_done()
+
+    def _drain(self) -> None:
+        """Start no further request, and give back what was not started."""
+        if self.stepper.draining:
+            return
+        self.stepper.draining = True
+        returned = self.stepper.buffer.clear()
+        for run in returned:
+            self._tracker.void(run)
+        self.stepper.returned += [*returned, *self._engine.take_unsent()]
+        if not self._leaving:
+            self._engine.cancel_start()
+
+    def _close_if_done(self) -> None:
+        if self._leaving and not self._tracker.running and not self.stepper.returned:
+            self.close("shutdown")
+
+    def step_done(self) -> None:
+        """A reply was worked in."""
+        self._close_if_done()
+
+    def close(self, reason: str) -> None:
+        """Close the spider in this process; the crawler's `crawl` ends then. Idempotent."""
+        if self._close_reason:
+            return
+        self._close_reason = reason or _CANCELLED
+        self._crawler.seat.phase("closing")
+        self._engine.shut(self._close_reason).addErrback(
+            lambda failure: logger.error("Closing failed", exc_info=failure.value)
+        )
+
+    def flushed(self) -> "Deferred[None]":
+        """Fires when everything that is left has been committed, or cannot be."""
+        done: Deferred[None] = Deferred()
+        self.stepper.flush(lambda: done.callback(None))
+        return done

@@ -1,0 +1,396 @@
+"""Owns every private touch of Scrapy: the engine of a child, which works for leases.
+
+Runs in the event loop of a child. An installed Scrapy from 2.13 to 2.19 has what is named here; a
+test per touch fails where a version has not. What is not public, and in which versions it was read:
+
+- `ExecutionEngine._download`, `_handle_downloader_output` (2.13-2.19): overridden; a lease begins
+to be worked on in the first, and ends when the Deferred of the second fires. -
+`ExecutionEngine._start_request_processing`, `_process_start_next`, `_start`, `_slot` (its
+`nextcall`), `_start_scheduled_requests`, `_spider_idle` (2.13-2.19): `start()` and `spider_idle`
+run only under a lease; the engine is poked when leases come. - `ExecutionEngine.close_spider` and
+`stop` (2.13), `close_spider_async` and `stop_async` (2.14-2.19): public, but overridden: asking for
+the end is an output like others. - `Crawler._create_engine` (2.13-2.19): installs this engine. -
+`Downloader.slots` and its slots' `concurrency`, `active`, `queue`, `transferring`, `delay`,
+`lastseen`, and `Downloader.per_slot_settings` (2.13-2.19): shares of a slot. -
+`Downloader._get_slot` (2.13-2.19; with the spider up to 2.13), the clock of `lastseen` (wall time
+up to 2.15, monotonic later), `_get_concurrency_delay` (up to 2.17; says whether the downloader
+looks at spider attributes), `Downloader._delay` (from 2.18). -
+`DownloaderMiddlewareManager.methods`, `Scraper.handle_spider_output_async` and
+`_process_spidermw_output` (2.13 only): these run in whatever context a Deferred fires there; later
+versions run them in the context of their request. - `RobotsTxtMiddleware._parsers`, `_parserimpl`
+and `CookiesMiddleware.jars` (2.13-2.19).
+"""
+
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import scrapy.core.downloader as downloader_module
+from scrapy import Request
+from scrapy.core.downloader import Slot
+from scrapy.core.downloader.middleware import DownloaderMiddlewareManager
+from scrapy.core.engine import ExecutionEngine
+from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy.http import Response
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from scrapy.utils.misc import build_from_crawler
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+
+from vscrapy_magic.runtime.tracker import PART_OUTPUTS, Run, RunState, Tracker, working_for
+
+if TYPE_CHECKING:
+    from vscrapy_magic.runtime.crawl import LeasedCrawler
+
+logger = logging.getLogger(__name__)
+
+slot_clock: Final[Callable[[], float]] = (
+    downloader_module.monotonic
+    if hasattr(downloader_module, "monotonic")
+    else downloader_module.time  # type: ignore[attr-defined]
+)
+asks_spider: Final = hasattr(downloader_module, "_get_concurrency_delay")
+_HAS_ASYNC_CLOSE: Final = hasattr(ExecutionEngine, "close_spider_async")
+_KEEPS_CONTEXT: Final = hasattr(DownloaderMiddlewareManager, "download_async")
+
+
+async def _nothing() -> None:
+    """What there is to wait for when the end was only asked for."""
+
+
+class LeasedEngine(ExecutionEngine):
+    """Scrapy's engine, for requests that are leases of a crawl that others work on, too."""
+
+    crawler: "LeasedCrawler"
+
+    def __init__(
+        self, crawler: "LeasedCrawler", spider_closed_callback: Callable[..., Any]
+    ) -> None:
+        super().__init__(crawler, spider_closed_callback)
+        self.tracker: Tracker = crawler.tracker
+        self.close_asked = False
+        self._closing = False
+        self._start_source: AsyncIterator[Any] | None = None
+        self._start_task: Deferred[None] | None = None
+        self._room: Deferred[None] | None = None
+        self._idle_run: Run | None = None
+        self._get_slot_needs_spider = (
+            inspect.signature(self.downloader._get_slot).parameters.get("spider") is not None
+            and not _KEEPS_CONTEXT
+        )
+        if not _KEEPS_CONTEXT:
+            self._keep_context()
+
+    # What a lease covers.
+
+    def _download(self, request: Request) -> "Deferred[Response | Request]":
+        run = self.tracker.run_of(request)
+        if run is None:
+            # Awaited inside a callback: it belongs to the lease of that callback.
+            run = self.tracker.current()
+            if run is not None:
+                self.tracker.attach(run, request)
+        with working_for(run):
+            return super()._download(request)
+
+    def _handle_downloader_output(
+        self, result: Request | Response | Failure, request: Request
+    ) -> "Deferred[None]":
+        run = self.tracker.run_of(request)
+        if run is None:
+            return super()._handle_downloader_output(result, request)
+        host = self.crawler.host
+        host.downloaded(run, request, result)
+        with working_for(run):
+            done = super()._handle_downloader_output(result, request)
+
+        def ended(outcome: Any) -> Any:
+            self.tracker.request_done(run)
+            host.stepper.poke()
+            return outcome
+
+        done.addBoth(ended)
+        return done
+
+    def _start_scheduled_requests(self) -> None:
+        with working_for(None):
+            super()._start_scheduled_requests()
+
+    def poke(self) -> None:
+        """Let the engine ask the scheduler soon; left alone it asks every five seconds."""
+        if self._slot is not None and self._slot.closing is None:
+            self._slot.nextcall.schedule()
+
+    def local_slot(self, request: Request) -> Slot:
+        """The downloader's slot of a request, made if it is new."""
+        if self._get_slot_needs_spider:
+            return self.downloader._get_slot(request, self.spider)[1]
+        return self.downloader._get_slot(request)[1]
+
+    # start()
+
+    def _start_request_processing(self) -> Any:
+        # Nothing is iterated until this child gets the start lease.
+        self._start_source, self._start = self._start, None
+        self.crawler.host.opened()
+        return super()._start_request_processing()
+
+    def run_start(self, run: Run) -> None:
+        """Iterate `start()` under its lease."""
+        self.tracker.begin(run)
+        run.pending += 1
+        with working_for(run):
+            task = deferred_from_coro(self._iterate_start(run))
+        self._start_task = task
+
+        def ended(result: Any) -> None:
+            self._start_task = self._start = None
+            if isinstance(result, Failure) and not self.crawler.host.stepper.draining:
+                logger.error("start() could not be iterated", exc_info=result.value)
+            self.tracker.request_done(run)
+            self.crawler.host.stepper.poke()
+
+        task.addBoth(ended)
+
+    async def _iterate_start(self, run: Run) -> None:
+        source, self._start_source = self._start_source, None
+        if source is None:
+            # The lease was here before and got lost; a new run begins from the start.
+            needs_spider = (
+                "spider" in inspect.signature(self.scraper.spidermw.process_start).parameters
+            )
+            make: Any = self.scraper.spidermw.process_start
+            source = await (make(self.spider) if needs_spider else make())
+        self._start = self._requests_of_start(source, run)
+        while self._start is not None and self.spider is not None and run.live:
+            await self._process_start_next()
+            if not self.needs_backout():
+                # As Scrapy: let what was just yielded be processed first.
+                slot = self._slot
+                if slot is None:
+                    return
+                slot.nextcall.schedule()
+                await slot.nextcall.wait()
+            while run.live and len(run.unit.outputs) >= PART_OUTPUTS:
+                await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        self._room = Deferred()
+        self.crawler.host.stepper.poke()
+        await maybe_deferred_to_future(self._room)
+
+    def room_made(self) -> None:
+        """Outputs were committed, or an item of `start()` is processed."""
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(None)
+
+    async def _requests_of_start(self, source: AsyncIterator[Any], run: Run) -> AsyncIterator[Any]:
+        """What the engine is to schedule; items go to the pipelines and hold the lease open."""
+        try:
+            async for output in source:
+                if isinstance(output, Request):
+                    yield output
+                    continue
+                self._process_start_item(output, run)
+                while run.pending > self.scraper.concurrent_items:
+                    await self._wait_for_room()
+        except CloseSpider:
+            raise
+        except Exception as exc:
+            self.crawler.host.failures.start_failed(exc)
+            raise
+
+    def _process_start_item(self, item: Any, run: Run) -> None:
+        scraper: Any = self.scraper
+        process = getattr(scraper, "start_itemproc_async", scraper.start_itemproc)
+        run.pending += 1
+        done = process(item, response=None)
+        if not isinstance(done, Deferred):
+            done = deferred_from_coro(done)
+
+        def ended(result: Any) -> None:
+            if isinstance(result, Failure):
+                logger.error("An item of start() was not processed", exc_info=result.value)
+            self.tracker.request_done(run)
+            self.room_made()
+            self.crawler.host.stepper.poke()
+
+        done.addBoth(ended)
+
+    # The end
+
+    def spider_is_idle(self) -> bool:
+        """Whether the whole crawl has nothing left to do; known only under the idle lease."""
+        run = self._idle_run
+        return run is not None and not (run.unit.requests or self.tracker.loose.requests)
+
+    def run_idle(self, run: Run) -> None:
+        """Fire `spider_idle` under its lease."""
+        self.tracker.begin(run)
+        run.pending += 1
+        self._idle_run, asked = run, self.close_asked
+        with working_for(run):
+            self._spider_idle()
+        self._idle_run = None
+        reason = run.unit.close_reason
+        if reason == "finished":
+            # What the count says anyway; a reason of its own would stop instead of finish.
+            run.unit.close_reason = ""
+            self.close_asked = asked
+        elif not (reason or run.unit.requests):
+            run.keep_open = True
+        self.tracker.request_done(run)
+        self.crawler.host.stepper.poke()
+
+    def _ask_to_close(self, reason: str) -> None:
+        """The spider wants the crawl to end: an output of the lease that is worked on."""
+        unit = self.tracker.unit()
+        if unit is None:
+            return
+        unit.close_reason = unit.close_reason or reason
+        self.close_asked = True
+        self.crawler.host.stepper.poke()
+
+    def close_spider_async(self, *, reason: str = "cancelled") -> Any:
+        if self._closing or not self.running:
+            if not self._closing:
+                self._ask_to_close(reason)
+            return super().close_spider_async(reason=reason)
+        self._ask_to_close(reason)
+        return _nothing()
+
+    def stop_async(self) -> Any:
+        if self._closing or self.spider is None:
+            return super().stop_async()
+        self._ask_to_close("shutdown")
+        return _nothing()
+
+    if not _HAS_ASYNC_CLOSE:
+
+        def close_spider(self, spider: Any, reason: str = "cancelled") -> "Deferred[None]":
+            if self._closing or not self.running:
+                if not self._closing:
+                    self._ask_to_close(reason)
+                return super().close_spider(spider, reason)
+            self._ask_to_close(reason)
+            return succeed(None)
+
+        def stop(self) -> "Deferred[None]":
+            if self._closing or self.spider is None:
+                return super().stop()
+            self._ask_to_close("shutdown")
+            return succeed(None)
+
+    def shut(self, reason: str) -> "Deferred[None]":
+        """Close the spider and stop the engine, in this process and now."""
+        self._closing = True
+        self.cancel_start()
+        return deferred_from_coro(self._shut(reason))
+
+    async def _shut(self, reason: str) -> None:
+        if self.spider is not None:
+            if _HAS_ASYNC_CLOSE:
+                await super().close_spider_async(reason=reason)
+            else:
+                await maybe_deferred_to_future(super().close_spider(self.spider, reason))
+        if self.running:
+            # Somebody called `crawler.stop()` before; then closing does not stop the engine.
+            if _HAS_ASYNC_CLOSE:
+                await super().stop_async()
+            else:
+                await maybe_deferred_to_future(super().stop())
+
+    def cancel_start(self) -> None:
+        """Iterate `start()` no further; what it has brought stays."""
+        task = self._start_task
+        if task is not None:
+            task.cancel()
+
+    def take_unsent(self) -> list[Run]:
+        """Leased requests that wait in the downloader for their turn; they will not be sent."""
+        taken = []
+        for slot in list(self.downloader.slots.values()):
+            for request, waiting in list(slot.queue):
+                run = self.tracker.run_of(request)
+                if run is None or not _is_untouched(run, request):
+                    continue
+                slot.queue.remove((request, waiting))
+                self.tracker.void(run)
+                taken.append(run)
+                # The user's code is not to hear of it: the request is somebody else's now.
+                request.errback = None
+                given_back = IgnoreRequest("given back: the crawl stops")
+                waiting.errback(Failure(given_back))  # type: ignore[no-untyped-call]
+        return taken
+
+    # Scrapy 2.13 only
+
+    def _keep_context(self) -> None:
+        methods = self.downloader.middleware.methods
+        for name in ("process_request", "process_response", "process_exception"):
+            for place, method in enumerate(methods[name]):
+                if method is not None:
+                    methods[name][place] = self._in_context(method)
+        scraper: Any = self.scraper
+        handle, process = scraper.handle_spider_output_async, scraper._process_spidermw_output
+
+        def handle_output(result: Any, request: Request, response: Any) -> Awaitable[None]:
+            run = self.tracker.run_of(request)
+            if run is not None and not isinstance(result, AsyncIterator):
+                result = _iterated_for(run, result)
+            outcome: Awaitable[None] = handle(result, request, response)
+            return outcome
+
+        def process_output(output: Any, response: Any) -> Any:
+            request = getattr(response, "request", None)
+            with working_for(self.tracker.run_of(request) or self.tracker.current()):
+                return process(output, response)
+
+        scraper.handle_spider_output_async = handle_output
+        scraper._process_spidermw_output = process_output
+
+    def _in_context(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*, request: Request, **others: Any) -> Any:
+            run = self.tracker.run_of(request) or self.tracker.current()
+            with working_for(run):
+                result = method(request=request, **others)
+                return deferred_from_coro(result) if inspect.iscoroutine(result) else result
+
+        return call
+
+
+def _is_untouched(run: Run, request: Request) -> bool:
+    """Whether a lease has done nothing but wait to be sent."""
+    return (
+        run.state is RunState.RUNNING
+        and run.pending == 1
+        and not run.unit.outputs
+        and bool(run.requests)
+        and run.requests[0] is request
+    )
+
+
+def _iterated_for(run: Run, outputs: Any) -> Iterator[Any]:
+    """Outputs of a callback, each made in the context of its lease."""
+    iterator = iter(outputs)
+    while True:
+        with working_for(run):
+            try:
+                output = next(iterator)
+            except StopIteration:
+                return
+        yield output
+
+
+def knows_robots(middleware: RobotsTxtMiddleware, netloc: str) -> bool:
+    """Whether a robots.txt is known in this process, or under way."""
+    return netloc in middleware._parsers
+
+
+def teach_robots(middleware: RobotsTxtMiddleware, netloc: str, body: bytes) -> None:
+    """Let the middleware use a robots.txt that another process has fetched."""
+    kind: Any = middleware._parserimpl
+    middleware._parsers[netloc] = build_from_crawler(kind, middleware.crawler, body)

@@ -1,0 +1,128 @@
+"""Owns a child's two threads that speak with the store, so that its event loop never waits.
+
+One sends steps, one at a time; the other blocks until somebody wakes this child. What they learn
+they hand to the event loop with `post`, which must be safe to call from any thread.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
+
+from vscrapy_magic.errors import StoreError, StoreUnreachableError, VscrapyError
+from vscrapy_magic.failpoints import fail_point
+from vscrapy_magic.store.frontier import Frontier
+from vscrapy_magic.store.keys import MemberToken
+from vscrapy_magic.store.messages import Step, StepReply
+
+logger = logging.getLogger(__name__)
+
+STORE_LOST_S: Final = 60.0  # a store that is away for longer ends the child
+_RETRY_FIRST_S: Final = 0.05
+_RETRY_MAX_S: Final = 2.0
+_WAKE_TIMEOUT_S: Final = 10.0  # of one blocking read; a quiet child asks no oftener than this
+_CLOSE_S: Final = 5.0  # how long a thread may take to notice the end
+
+Outcome = StepReply | VscrapyError
+Post = Callable[..., object]
+
+
+class Link:
+    """The way to one crawl's frontier; `send` and `close` are for the event loop only."""
+
+    def __init__(self, frontier: Frontier, token: MemberToken, post: Post) -> None:
+        self._frontier = frontier
+        self._token = token
+        self._post = post
+        self._steps: queue.SimpleQueue[tuple[Step, Callable[..., None]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._send_steps, name="vscrapy-steps", daemon=True)
+        ]
+
+    def start(self, woken: Callable[[], None]) -> None:
+        """Begin; `woken` is posted each time somebody wakes this child."""
+        self._threads.append(
+            threading.Thread(target=self._wait, args=(woken,), name="vscrapy-wake", daemon=True)
+        )
+        for thread in self._threads:
+            thread.start()
+
+    def send(self, step: Step, then: Callable[[Outcome, dict[str, bytes]], None]) -> None:
+        """Send a step; `then` gets the reply, or the error that cannot be helped by sending again.
+
+        It also gets the content keys of the leases that another run has begun.
+        """
+        self._steps.put((step, then))
+
+    def close(self) -> None:
+        """End both threads; a step under way is waited for, the wait for a wake-up is not."""
+        self._stop.set()
+        self._steps.put(None)
+        if self._threads[0].is_alive():
+            self._threads[0].join(_CLOSE_S)
+
+    def _send_steps(self) -> None:
+        while (entry := self._steps.get()) is not None:
+            step, then = entry
+            outcome, published = self._outcome(step)
+            self._post(then, outcome, published)
+
+    def _outcome(self, step: Step) -> tuple[Outcome, dict[str, bytes]]:
+        try:
+            reply = self._patiently(lambda: self._step(step))
+            return reply, {
+                lease.origin: self._patiently(lambda o=lease.origin: self._frontier.published(o))  # type: ignore[misc]
+                for lease in reply.leases
+                if lease.has_parts
+            }
+        except VscrapyError as exc:
+            return exc, {}
+        except Exception as exc:
+            logger.exception("A step could not be sent")
+            return StoreError(f"a step could not be sent: {exc!r}"), {}
+
+    def _step(self, step: Step) -> StepReply:
+        if step.ended:
+            fail_point("before_commit")
+        reply = self._frontier.step(step)
+        if step.ended:
+            fail_point("after_commit_before_ack")
+        if step.parts:
+            fail_point("mid_part")
+        return reply
+
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        """What a call returns, however often the store has to be asked.
+
+        Raises:
+            StoreUnreachableError: the store was away for `STORE_LOST_S`.
+        """
+        begun, pause = monotonic(), _RETRY_FIRST_S
+        while True:
+            try:
+                return call()
+            except StoreUnreachableError as exc:
+                if self._stop.is_set() or monotonic() - begun > STORE_LOST_S:
+                    raise
+                logger.warning("The store does not answer, trying again: %s", exc)
+            self._stop.wait(pause)
+            pause = min(_RETRY_MAX_S, 2 * pause)
+
+    def _wait(self, woken: Callable[[], None]) -> None:
+        pause = _RETRY_FIRST_S
+        while not self._stop.is_set():
+            try:
+                if self._frontier.wait(self._token, _WAKE_TIMEOUT_S):
+                    self._post(woken)
+                pause = _RETRY_FIRST_S
+            except Exception as exc:  # noqa: BLE001 - steps tell what is wrong; waiting goes on
+                if self._stop.is_set():
+                    return
+                logger.debug("Waiting for a wake-up failed: %r", exc)
+                self._stop.wait(pause)
+                pause = min(_RETRY_MAX_S, 2 * pause)

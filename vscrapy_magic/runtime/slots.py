@@ -1,0 +1,207 @@
+"""Owns what this child may do at each downloader slot, and what it tells the frontier about that.
+
+Runs in the event loop of a child. The crawl's limits are what Scrapy's own downloader makes of the
+settings; a share is what the frontier lets this child use of them. The downloader learns its share
+through the mapping that it asks when it makes a slot, and through the slot itself afterwards.
+
+A slot with a delay is kept for a moment after its last request here: whoever takes it over has to
+wait the whole delay once more, because it cannot know when the last request was really sent.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from math import ceil
+from time import monotonic
+from typing import Any, Final
+
+from scrapy import Request, Spider
+from scrapy.core.downloader import Downloader, Slot
+
+from vscrapy_magic.runtime.engine import asks_spider, slot_clock
+from vscrapy_magic.store.messages import Share, SlotLimit, SlotUse
+
+WAITING_MAX: Final = 2  # requests that may wait in the downloader for one slot without a delay
+_HOLD_DELAYS: Final = 1.5  # a slot with a delay is kept for so many delays after its last use
+_HOLD_MIN_S: Final = 1.0
+_ROOM_DELAY_S: Final = 0.25  # a guess at AutoThrottle's delay, for how many leases to keep ready
+_START_DELAY_S: Final = 5.0  # AUTOTHROTTLE_START_DELAY, where the downloader does not say
+
+
+class Nominal:
+    """The crawl's limits per slot, as this Scrapy computes them for one process."""
+
+    def __init__(self, downloader: Downloader, spider: Spider) -> None:
+        settings = spider.crawler.settings
+        self._own: dict[str, dict[str, Any]] = dict(settings.getdict("DOWNLOAD_SLOTS", {}))
+        self._throttled = settings.getbool("AUTOTHROTTLE_ENABLED")
+        self._downloader = downloader
+        concurrency = (
+            getattr(downloader, "ip_concurrency", 0)
+            or getattr(downloader, "domain_concurrency", 0)
+            or settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN")
+        )
+        delay_s = settings.getfloat("DOWNLOAD_DELAY")
+        if asks_spider:
+            # This Scrapy's downloader asks the spider; later ones turn attributes into settings.
+            concurrency = getattr(spider, "max_concurrent_requests", concurrency)
+            delay_s = getattr(spider, "download_delay", delay_s)
+        self._concurrency = int(concurrency)
+        self._delay_s = float(delay_s)
+
+    def concurrency(self, slot: str) -> int:
+        """Downloads at once; at least 1."""
+        return max(1, int(self._own.get(slot, {}).get("concurrency", self._concurrency)))
+
+    def delay_s(self, slot: str) -> float:
+        """Seconds between two requests."""
+        return float(self._own.get(slot, {}).get("delay", self._delay_s))
+
+    def delayed(self, slot: str) -> bool:
+        """Whether there is, or may come to be, a delay between two requests."""
+        return self._throttled or self.delay_s(slot) > 0
+
+    def exclusive(self, slot: str) -> bool:
+        """Whether one worker at a time may use the slot."""
+        return self.delayed(slot) or self.concurrency(slot) == 1
+
+    def limit(self, slot: str) -> SlotLimit:
+        """What the frontier is told of the slot."""
+        return SlotLimit(slot, self.concurrency(slot), self.exclusive(slot))
+
+    def hold_s(self, slot: str) -> float:
+        """For how long an unused slot is kept."""
+        delay = self.delay_s(slot)
+        if self._throttled:
+            delay = max(delay, float(getattr(self._downloader, "_delay", _START_DELAY_S)))
+        return max(_HOLD_MIN_S, delay * _HOLD_DELAYS)
+
+    def settings_of(self, slot: str) -> dict[str, Any]:
+        """This slot's entry of DOWNLOAD_SLOTS."""
+        return self._own.get(slot, {})
+
+
+class ShareSettings(dict[str, dict[str, Any]]):
+    """DOWNLOAD_SLOTS as the downloader sees it: every slot's concurrency is this child's share."""
+
+    def __init__(self, slots: "Slots") -> None:
+        super().__init__()
+        self._slots = slots
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002
+        own = self._slots.nominal.settings_of(key)
+        return {**own, "concurrency": self._slots.share(key)}
+
+
+class Slots:
+    """Shares of this child; what it does at each slot right now."""
+
+    def __init__(
+        self, downloader: Downloader, spider: Spider, local_slot: Callable[[Request], Slot]
+    ) -> None:
+        self.nominal: Final = Nominal(downloader, spider)
+        self._downloader = downloader
+        self._local_slot = local_slot
+        self._shares: dict[str, int] = {}
+        self._others_used: dict[str, float] = {}
+        self._slot_of: dict[Request, str] = {}
+        self._last_used: dict[str, float] = {}
+        self._begun: dict[str, int] = {}
+        self._members = 0
+        downloader.per_slot_settings = ShareSettings(self)
+
+    def key(self, request: Request) -> str:
+        """The slot that a request belongs to."""
+        return self._downloader.get_slot_key(request)
+
+    def share(self, slot: str) -> int:
+        """Downloads at once here; of a slot without a lease, what a fair part would be."""
+        share = self._shares.get(slot)
+        if share is not None:
+            return max(1, share)
+        return max(1, self.nominal.concurrency(slot) // self._members) if self._members else 1
+
+    def grant(self, share: Share) -> None:
+        """The frontier says what this child may do."""
+        name = share.slot
+        self._shares[name] = share.concurrency
+        if not self.nominal.exclusive(name) and share.concurrency:
+            self._members = ceil(self.nominal.concurrency(name) / share.concurrency)
+        if share.idle_ms >= 0 and self.nominal.delayed(name):
+            self._others_used[name] = monotonic() - share.idle_ms / 1000
+        slot = self._downloader.slots.get(name)
+        if slot is not None:
+            slot.concurrency = share.concurrency
+
+    def begin(self, request: Request, name: str) -> None:
+        """A request goes to the downloader; the delay to another child's last one is kept."""
+        self._slot_of[request] = name
+        self._begun[name] = self._begun.get(name, 0) + 1
+        used = self._others_used.pop(name, None)
+        if used is not None:
+            slot = self._local_slot(request)
+            slot.lastseen = max(slot.lastseen, slot_clock() - (monotonic() - used))
+
+    def finish(self, request: Request) -> None:
+        """The downloader is done with a request."""
+        name = self._slot_of.pop(request, None)
+        if name is None:
+            return
+        left = self._begun[name] - 1
+        if left > 0:
+            self._begun[name] = left
+        else:
+            del self._begun[name]
+        self._last_used[name] = monotonic()
+
+    def has_room(self, slot: str) -> bool:
+        """Whether the downloader can do something with one more request of a slot soon."""
+        begun = self._begun.get(slot, 0)
+        local = self._downloader.slots.get(slot)
+        if local is not None:
+            begun = max(begun, len(local.active))
+            if local.delay and local.queue:
+                # One waits for its turn already; further ones could not be given back.
+                return False
+        waiting = 0 if self.nominal.delayed(slot) else WAITING_MAX
+        return begun < self.share(slot) + waiting
+
+    def uses(self, buffered: dict[str, int], prefetch: int) -> tuple[SlotUse, ...]:
+        """What a step says of the slots; those that are not listed are given up."""
+        now = monotonic()
+        uses = []
+        for name, share in list(self._shares.items()):
+            local = self._downloader.slots.get(name)
+            waiting, begun = buffered.get(name, 0), self._begun.get(name, 0)
+            transferring = len(local.transferring) if local is not None else 0
+            if not (waiting or begun or transferring or self._is_held(name, now)):
+                del self._shares[name]
+                self._last_used.pop(name, None)
+                continue
+            room = max(0, self._room(name, share, prefetch) - waiting - begun)
+            uses.append(SlotUse(name, max(share, transferring), room))
+        return tuple(uses)
+
+    def _room(self, name: str, share: int, prefetch: int) -> int:
+        if self.nominal.delayed(name):
+            delay_s = self.nominal.delay_s(name) or _ROOM_DELAY_S
+            return 1 + ceil(min(share, 1 / delay_s))
+        return share + WAITING_MAX + prefetch
+
+    def _is_held(self, name: str, now: float) -> bool:
+        used = self._last_used.get(name)
+        if used is None or not self.nominal.delayed(name):
+            return False
+        return now - used < self.nominal.hold_s(name)
+
+    def next_release_at(self) -> float | None:
+        """When the first of the kept slots should be given up."""
+        times = [
+            used + self.nominal.hold_s(name)
+            for name, used in self._last_used.items()
+            if name in self._shares and name not in self._begun and self.nominal.delayed(name)
+        ]
+        return min(times, default=None)
+
+    def limits(self, names: Iterable[str]) -> Iterator[SlotLimit]:
+        """Limits of the slots of new requests."""
+        for name in names:
+            yield self.nominal.limit(name)

@@ -1,0 +1,322 @@
+"""Owns when a child steps, and what it does with the reply.
+
+Runs in the event loop of a child; the waiting is done by the threads of `link.py`. There is at most
+one step under way; while it is, the next batch gathers.
+"""
+
+import logging
+from collections.abc import Callable
+from math import ceil
+from time import monotonic
+from typing import Any, Final, Protocol
+
+from vscrapy_magic.errors import LeaseLostError, VscrapyError
+from vscrapy_magic.failpoints import fail_point
+from vscrapy_magic.runtime.batch import Batch, Taken, gather, settle
+from vscrapy_magic.runtime.buffer import Buffer
+from vscrapy_magic.runtime.link import Link, Outcome
+from vscrapy_magic.runtime.pace import SPACING_S, Pace
+from vscrapy_magic.runtime.slots import Slots
+from vscrapy_magic.runtime.stats import CrawlStats
+from vscrapy_magic.runtime.tracker import Output, Run, Tracker
+from vscrapy_magic.store.keys import MemberToken
+from vscrapy_magic.store.messages import (
+    CookieChange,
+    CrawlState,
+    Lease,
+    LeaseKind,
+    Step,
+    StepReply,
+)
+
+logger = logging.getLogger(__name__)
+
+SLOW_TICK_S: Final = 5.0  # a parked child looks by itself; a lost wake-up costs no more
+RETRY_S: Final = 1.0  # the same, while the crawl waits for something
+REST_S: Final = 0.2  # after giving leases back a child that has work asks for none
+_IDLE_AGAIN_S: Final = 1.05  # the frontier grants the idle lease again after a second
+_ENDING: Final = frozenset({CrawlState.STOPPING, CrawlState.CLOSING})
+
+
+class Host(Protocol):
+    """What the stepper needs of the crawl in this process."""
+
+    def active(self) -> int:
+        """Leased requests that are being downloaded or processed."""
+
+    def is_full(self) -> bool:
+        """Whether Scrapy cannot take any request now."""
+
+    def begin(self, lease: Lease, published: bytes) -> None:
+        """A start or idle lease was granted."""
+
+    def accepted(self, sent: list[Output], dropped: list[Output]) -> None:
+        """Requests were committed; some of them had been seen before."""
+
+    def cookies_changed(self, changes: tuple[CookieChange, ...]) -> None:
+        """Cookies as they are from now on."""
+
+    def refill(self) -> None:
+        """The buffer got new leases."""
+
+    def state_changed(self, reply: StepReply) -> None:
+        """The crawl is to stop or to close."""
+
+    def lost(self, taken: list[Taken]) -> None:
+        """Leases went to others; this is what they had brought to a step."""
+
+    def committed(self, taken: list[Taken]) -> None:
+        """A step with this was accepted."""
+
+    def step_done(self) -> None:
+        """An answer was worked in."""
+
+    def failed(self, error: VscrapyError) -> None:
+        """No further step is possible."""
+
+
+class Stepper:
+    """Decides about steps; every method is for the event loop."""
+
+    def __init__(
+        self,
+        link: Link,
+        token: MemberToken,
+        host: Host,
+        *,
+        tracker: Tracker,
+        slots: Slots,
+        stats: CrawlStats,
+        concurrency: int,
+    ) -> None:
+        self._link = link
+        self._token = token
+        self._host = host
+        self._tracker = tracker
+        self._slots = slots
+        self._stats = stats
+        self.buffer: Final = Buffer()
+        self.pace: Final = Pace(concurrency)
+        self.state = CrawlState.RUNNING
+        self.draining = False  # no request is started any more
+        self.filtered_stat = ""
+        self.returned: list[Run] = []  # to be given back with the next step
+        self._seq = 0
+        self._sent: Batch | None = None
+        self._sent_at = 0.0
+        self._parked = False
+        self._more = True  # whether the frontier had more than it gave
+        self._woken = True
+        self._hungry = 0
+        self._rest_until = 0.0
+        self._look_at = 0.0  # when to step even if nothing happened
+        self._last_lease = 0
+        self._cookies_seen = 0
+        self._timer: Any = None
+        self._over = False
+        self._asked = 0  # leases that the step under way asks for
+        self._then: Callable[[], None] | None = None
+
+    def poke(self) -> None:
+        """Something changed: step now, or set the clock."""
+        if self._sent is not None or self._over:
+            return
+        now = monotonic()
+        due = self._due(now)
+        if due <= now:
+            self._send(now)
+        else:
+            self._set_timer(due - now)
+
+    def woken(self) -> None:
+        """Somebody has work for this child, wants some of its, or the crawl's state changed."""
+        self._woken = True
+        self.poke()
+
+    def flush(self, then: Callable[[], None]) -> None:
+        """Send all that is left, then call `then`; no leases are asked for any more."""
+        self.draining = True
+        self._then = then
+        self._finish_if_flushed()
+
+    def end(self) -> None:
+        """No step will be sent any more."""
+        self._over = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _want(self) -> int:
+        if self.draining or self.state in _ENDING or self._host.is_full():
+            return 0
+        return self.pace.want(self._host.active(), len(self.buffer))
+
+    def _due(self, now: float) -> float:
+        """When the next step should go; `now` or earlier means at once."""
+        tracker, buffered = self._tracker, len(self.buffer)
+        busy = len(tracker.running) > len(tracker.done)
+        spaced = self._sent_at + SPACING_S
+        outputs = bool(tracker.done or tracker.loose)
+        if self._woken or self.returned:
+            return now
+        if not busy and outputs:
+            return now
+        due = self._look_at if self._look_at else now + SLOW_TICK_S
+        if outputs:
+            due = min(due, self._sent_at + self.pace.interval_s)
+        brought = any(run.unit.requests for run in tracker.done) or tracker.loose.requests
+        low = self.pace.is_low(buffered)
+        if brought and (low or self._hungry):
+            due = min(due, spaced)
+        # With nothing queued anywhere, asking serves only to be woken later.
+        useful = self._more or brought or not buffered
+        if low and useful and not self._parked and now >= self._rest_until and self._want():
+            due = min(due, spaced)
+        if any(tracker.due_parts(now, starving=self._starving(buffered))):
+            due = min(due, spaced)
+        part_at = tracker.next_part_at()
+        if part_at is not None:
+            due = min(due, max(spaced, part_at))
+        release_at = self._slots.next_release_at()
+        if release_at is not None and self._parked:
+            due = min(due, max(spaced, release_at))
+        return due
+
+    def _starving(self, buffered: int) -> bool:
+        return self._hungry > 0 or (buffered == 0 and not self._host.is_full())
+
+    def _set_timer(self, delay_s: float) -> None:
+        if self._timer is not None and self._timer.active():
+            if self._timer.getTime() <= self._timer.seconds() + delay_s:
+                return
+            self._timer.cancel()
+        from twisted.internet import reactor
+
+        running: Any = reactor
+        self._timer = running.callLater(delay_s, self.poke)
+
+    def _send(self, now: float) -> None:
+        self.pace.measure(self._tracker.completions, now)
+        batch = gather(self._tracker, now, starving=self._starving(len(self.buffer)))
+        batch.released, self.returned = self.returned, []
+        batch.released += self._give_back()
+        self._woken = False
+        self._seq += 1
+        self._dispatch(batch, now)
+
+    def _give_back(self) -> list[Run]:
+        """Leases that a child with nothing to do had better take."""
+        if not self._hungry or self.draining:
+            return []
+        spare = self.pace.spare(len(self.buffer))
+        count = ceil(spare * self._hungry / (1 + self._hungry))
+        runs = self.buffer.take_back(count, self._slots.nominal.exclusive)
+        if runs:
+            self._rest_until = monotonic() + REST_S
+        for run in runs:
+            self._tracker.void(run)
+        return runs
+
+    def _dispatch(self, batch: Batch, now: float) -> None:
+        self._sent, self._sent_at = batch, now
+        buffered = len(self.buffer)
+        fields = batch.fields()
+        self._asked = 0 if batch.released else self._want()
+        self._link.send(
+            Step(
+                token=self._token,
+                seq=self._seq,
+                want=self._asked,
+                unstarted=0 if self.draining else self.pace.spare(buffered),
+                last_lease=self._last_lease,
+                cookies_seen=self._cookies_seen,
+                want_stats=self._stats.asked,
+                filtered_stat=self.filtered_stat,
+                limits=tuple(self._slots.limits({r.slot for r in fields["requests"]})),
+                slots=self._slots.uses(self.buffer.by_slot(), self.pace.prefetch),
+                **fields,
+            ),
+            self._answered,
+        )
+
+    def _answered(self, outcome: Outcome, published: dict[str, bytes]) -> None:
+        batch, self._sent = self._sent, None
+        if batch is None:
+            raise AssertionError("an answer to a step that was not sent")
+        if isinstance(outcome, StepReply):
+            self._accept(batch, outcome, published)
+        elif isinstance(outcome, LeaseLostError):
+            # Nothing was written: the same step again, without what the lost leases brought.
+            self._host.lost(batch.without(outcome.lease_ids))
+            self._dispatch(batch, monotonic())
+            return
+        else:
+            self.end()
+            self._host.failed(outcome)
+        self._finish_if_flushed()
+        self._host.step_done()
+        self.poke()
+
+    def _finish_if_flushed(self) -> None:
+        if self._then is None or self._sent is not None:
+            return
+        if not self._over and (self._tracker.done or self._tracker.loose):
+            self._send(monotonic())
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.end()
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def _accept(self, batch: Batch, reply: StepReply, published: dict[str, bytes]) -> None:
+        settle(batch, self._tracker)
+        self._host.committed(batch.taken)
+        if reply.stats:
+            self._stats.asked = False
+            self._stats.learn(reply.stats)
+        sent = batch.new_requests()
+        self._host.accepted(sent, [sent[place] for place in reply.dropped])
+        if reply.cookies:
+            self._host.cookies_changed(reply.cookies)
+        self._cookies_seen = reply.cookie_no
+        for share in reply.shares:
+            self._slots.grant(share)
+        self._note(batch, reply)
+        if reply.leases:
+            fail_point("after_lease")
+            self._take(reply, published)
+        if reply.state is not self.state or reply.state in _ENDING:
+            self.state = reply.state
+            self._host.state_changed(reply)
+
+    def _note(self, batch: Batch, reply: StepReply) -> None:
+        """What the reply means for the next steps."""
+        self._parked = self._asked > 0 and not reply.leases and reply.state is CrawlState.RUNNING
+        self._hungry = max(0, reply.hungry - self._parked)
+        self._more = reply.totals.queued > 0
+        now = monotonic()
+        self._look_at = now + SLOW_TICK_S
+        if reply.state is CrawlState.WAITING:
+            self._look_at = now + RETRY_S
+        if any(taken.ends and taken.run and taken.run.keep_open for taken in batch.taken):
+            self._look_at = now + _IDLE_AGAIN_S
+        if batch.full:
+            self._woken = True
+
+    def _take(self, reply: StepReply, published: dict[str, bytes]) -> None:
+        for lease in reply.leases:
+            self._last_lease = max(self._last_lease, lease.lease_id)
+            keys = published.get(lease.origin, b"")
+            if lease.kind is LeaseKind.REQUEST:
+                run = Run(lease, keys)
+                if self.draining:
+                    self.returned.append(run)
+                    continue
+                self._tracker.running[lease.lease_id] = run
+                self.buffer.put(run)
+            else:
+                self._host.begin(lease, keys)
+        if len(self.buffer):
+            self._host.refill()
