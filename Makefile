@@ -1,15 +1,24 @@
-# The two commands of the README. They need Python >= 3.11 and make, nothing else.
+# The two commands of the README: `make demo` and `make test`. They need Python >= 3.11 and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
 
-.PHONY: test check format
+.PHONY: demo test check format notebook
 
-$(STAMP): pyproject.toml
+# A crawl of the bundled demo site on two workers of this machine.
+demo: $(INSTALLED)
+	$(BIN)/vscrapy demo
+
+$(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(DEVELOPED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	touch $@
 
@@ -17,12 +26,16 @@ $(STAMP): pyproject.toml
 test: check
 	$(BIN)/python -m pytest -n 2 -m "not soak and not matrix and not load"
 
-check: $(STAMP)
+check: $(DEVELOPED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP)
+format: $(DEVELOPED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The notebooks in a browser.
+notebook: $(DEVELOPED)
+	cd notebooks && ../$(BIN)/jupyter lab

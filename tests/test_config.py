@@ -80,3 +80,13 @@ def test_the_runtime_folder_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
         folder.chmod(0o755)
         with pytest.raises(ConfigError, match="chmod 700"):
             config.runtime_dir()
+
+
+def test_a_time_is_given_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.setting_ms("VSCRAPY_TEST_S", 10_000) == 10_000
+    monkeypatch.setenv("VSCRAPY_TEST_S", "2.5")
+    assert config.setting_ms("VSCRAPY_TEST_S", 10_000) == 2500
+    for wrong in ("soon", "0", "-1", "inf"):
+        monkeypatch.setenv("VSCRAPY_TEST_S", wrong)
+        with pytest.raises(ConfigError, match=f"VSCRAPY_TEST_S={wrong}: a number of seconds"):
+            config.setting_ms("VSCRAPY_TEST_S", 10_000)

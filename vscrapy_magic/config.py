@@ -8,6 +8,7 @@ the local cluster is meant. An address may hold a password: whatever shows one g
 import difflib
 import os
 import stat
+import sys
 import tempfile
 import tomllib
 from pathlib import Path
@@ -26,7 +27,9 @@ _TLS_OPTIONS: Final = frozenset(
     {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"}
     | {"ssl_check_hostname"}
 )
+_FILE_OPTIONS: Final = _TLS_OPTIONS - {"ssl_cert_reqs", "ssl_check_hostname"}
 _OPTIONS: Final = frozenset({"db"}) | _SECRET_OPTIONS | _TLS_OPTIONS
+_LONGEST_S: Final = 30 * 24 * 3600.0  # of times that are settings
 _RUNTIME_PATH_BYTES: Final = 60  # longer, and names of sockets in it would not fit their 104 bytes
 
 
@@ -41,6 +44,19 @@ def redis_url() -> str | None:
     path = config_path()
     url = _read_url(path)
     return check_url(url, source=str(path)) if url else None
+
+
+def check_platform(platform: str = sys.platform) -> None:
+    """See that this is a system that we run on.
+
+    Raises:
+        ConfigError: it is Windows.
+    """
+    if platform in {"win32", "cygwin"}:
+        raise ConfigError(
+            "vscrapy runs on Linux and macOS; on Windows use it inside WSL "
+            "(`wsl --install`, then install it there)"
+        )
 
 
 def config_path() -> Path:
@@ -138,6 +154,21 @@ def _problem(url: str) -> str:
     unknown = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - _OPTIONS
     if unknown:
         return f"unknown option; known are {', '.join(sorted(_OPTIONS))}"
+    return _file_problem(parts.query)
+
+
+def _file_problem(query: str) -> str:
+    """What is wrong with the files of TLS that an address names; empty for nothing.
+
+    Workers and helpers read them too, each from a folder of its own.
+    """
+    for name, text in parse_qsl(query):
+        if name not in _FILE_OPTIONS:
+            continue
+        if not Path(text).is_absolute():
+            return f"{name} should be an absolute path"
+        if not Path(text).exists():
+            return f"{name} names {text}, which is not there"
     return ""
 
 
@@ -156,6 +187,24 @@ def redact(url: str) -> str:
     database = [value for name, value in parse_qsl(query) if name == "db" and value.isdigit()]
     shown = f"{scheme}{separator}{rest.partition('#')[0]}"
     return f"{shown}?db={database[0]}" if database else shown
+
+
+def setting_ms(variable: str, default_ms: int) -> int:
+    """A time that an environment variable gives in seconds.
+
+    Raises:
+        ConfigError: it is no time.
+    """
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default_ms
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < _LONGEST_S:
+        raise ConfigError(f"{variable}={text}: a number of seconds is needed")
+    return round(1000 * seconds)
 
 
 def socket_path(url: str) -> Path | None:

@@ -17,13 +17,12 @@ import msgspec
 
 from tests.waiting import wait_until
 from vscrapy_magic.runtime.loader import encode_settings
-from vscrapy_magic.runtime.values import Codec
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls, CrawlView, new_crawl_id
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName
 from vscrapy_magic.store.messages import Bundle, ChildOrder, CrawlSpec, encode
-from vscrapy_magic.store.outputs import Outputs
+from vscrapy_magic.store.outputs import Output, Outputs
 from vscrapy_magic.store.pipes import (
     Command,
     FrameReader,
@@ -33,6 +32,7 @@ from vscrapy_magic.store.pipes import (
     frame,
     read_report,
 )
+from vscrapy_magic.store.values import Codec, read_stat
 
 SPIDERS = Path(__file__).parent.parent / "spiders"
 RENEW_S = 0.3
@@ -159,24 +159,27 @@ class Crawl:
 
     def outputs(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Items and failures that were committed, in order."""
-        reader, codec = Outputs(self.store, self.spec.crawl_id), Codec()
+        codec = Codec()
         items: list[dict[str, Any]] = []
         failures: list[dict[str, Any]] = []
-        last = None
-        while entries := reader.read(last):
-            for entry in entries:
-                items += codec.decode(entry.items) if entry.items else []
-                failures += codec.decode(entry.failures) if entry.failures else []
-            last = entries[-1].witness
+        for entry in self.raw_outputs():
+            items += codec.decode(entry.items) if entry.items else []
+            failures += codec.decode(entry.failures) if entry.failures else []
         return items, failures
+
+    def raw_outputs(self) -> list[Output]:
+        """What was committed, in order."""
+        reader = Outputs(self.store, self.spec.crawl_id)
+        found: list[Output] = []
+        while entries := reader.read(found[-1].witness if found else None):
+            found += entries
+        return found
 
     def items(self) -> Counter[str]:
         return Counter(plain(record["data"]) for record in self.outputs()[0])
 
     def stats(self) -> dict[str, Any]:
-        from vscrapy_magic.runtime.stats import read_value
-
-        return {k: read_value(v) for k, v in self.crawls.stats(self.spec.crawl_id).items()}
+        return {k: read_stat(v) for k, v in self.crawls.stats(self.spec.crawl_id).items()}
 
     def logs(self) -> str:
         return "\n".join(f"--- child {i}\n{c.log()}" for i, c in enumerate(self.children))

@@ -1,5 +1,6 @@
 """What a child does with spiders that are not plain; pages are `data:` addresses."""
 
+import re
 import textwrap
 from collections import Counter
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from tests.runtime.crawling import Crawl
 from tests.waiting import wait_until
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.failures import read_failures
 from vscrapy_magic.store.messages import CloseLimits, CrawlState
 from vscrapy_magic.store.pipes import Command, ExitCode, Report
 
@@ -173,14 +175,27 @@ def test_errors_become_failures_and_are_counted(store: Store) -> None:
     failures = crawl.outputs()[1]
     kinds = Counter((f["kind"], f["type"]) for f in failures)
     assert kinds == {
-        ("item", "builtins.ValueError"): 1,
-        ("callback", "builtins.RuntimeError"): 1,
-        ("start", "builtins.KeyError"): 1,
+        ("item", "ValueError"): 1,
+        ("callback", "RuntimeError"): 1,
+        ("start", "KeyError"): 1,
     }
     callback = next(f for f in failures if f["kind"] == "callback")
     assert callback["url"] == "data:text/plain,4"
     assert callback["callback"] == "parse"
     assert "spider.py" in callback["traceback"]
+    (record,) = [
+        failure
+        for entry in crawl.raw_outputs()
+        for failure in read_failures(entry.failures)
+        if failure.kind == "callback"
+    ]
+    assert re.fullmatch(r"spider\.py, line \d+, in S\.parse", record.place)
+    assert record.frames[-1].source == 'raise RuntimeError("in the callback")'
+    assert record.frames[-1].locals["n"] == "4"
+    assert record.response is not None
+    assert record.response.body == b"4"
+    assert record.worker == crawl.children[0].order.worker
+    assert any("Spider opened" in line for line in record.log)
     assert crawl.stats()["item_dropped_count"] == 1
     assert crawl.stats()["spider_exceptions/RuntimeError"] == 1
 
@@ -403,3 +418,20 @@ def test_crawl_that_is_over_ends_its_children(store: Store) -> None:
         crawl.crawls.kill(crawl.spec.crawl_id)
         assert child.process.wait(20) == ExitCode.DONE, crawl.logs()
         assert crawl.view().state is CrawlState.STOPPED
+
+
+def test_a_file_is_a_module_of_its_name_as_with_runspider(store: Store) -> None:
+    crawl = run(
+        store,
+        """
+        class S(scrapy.Spider):
+            name = "s"
+            async def start(self):
+                yield page(1)
+            def parse(self, response):
+                yield {"n": __name__}
+        if __name__ == "__main__":
+            raise RuntimeError("this is for `python spider.py`")
+        """,
+    )
+    assert numbers(crawl) == ["spider"], crawl.logs()

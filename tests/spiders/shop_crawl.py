@@ -59,7 +59,7 @@ class InStockPipeline:
     def from_crawler(cls, crawler: Crawler) -> Self:
         return cls(crawler.settings.getint("SHOP_LEAST_STOCK"))
 
-    def process_item(self, item: Any) -> Any:
+    def process_item(self, item: Any, spider: Any = None) -> Any:  # Scrapy 2.13 passes it
         if item["kind"] == "book" and item["stock"] < self.least:
             raise DropItem(f"{item['path']} has {item['stock']} in stock")
         return item

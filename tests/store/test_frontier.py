@@ -175,6 +175,10 @@ def test_dont_close_spider_asks_again(crawl: Frontier, store: Store) -> None:
     (idle,) = a.step(want=1).leases
     reply = a.step(ended=(idle.lease_id,), keep_open=True, want=1)
     assert (reply.leases, reply.state) == ((), CrawlState.RUNNING)
+    while crawl.wait(a.token, 0):
+        pass
+    assert a.step(want=1).leases == ()
+    assert not crawl.wait(a.token, 0)  # it does not wake itself: waiting costs nothing
     store.client.hset(crawl_key(crawl.crawl_id, "meta"), "idle_after_ms", 0)
     assert [lease.kind for lease in a.step(want=1).leases] == [LeaseKind.IDLE]
 
@@ -274,8 +278,11 @@ def test_items_that_nobody_collects_pause_the_crawl(store: Store) -> None:
     reply = a.step(ended=(lease.lease_id,), item_count=1, items=b"x" * 101, want=1)
     assert (reply.state, reply.leases) == (CrawlState.WAITING, ())
     assert "not collected" in Crawls(store).view(crawl.crawl_id).why
+    while crawl.wait(a.token, 0):
+        pass
     (output,) = Outputs(store, crawl.crawl_id).read()
     Outputs(store, crawl.crawl_id).ack(output)
+    assert crawl.wait(a.token, 1)
     reply = a.step(want=1)
     assert (reply.state, len(reply.leases)) == (CrawlState.RUNNING, 1)
 
@@ -296,6 +303,33 @@ def test_an_exclusive_slot_has_one_owner_at_a_time(crawl: Frontier) -> None:
     assert len(reply.leases) == 2
     assert reply.shares[0].idle_ms >= 0
     assert a.step(want=5).leases == ()
+
+
+def test_a_slot_of_a_dead_owner_goes_to_who_waits(crawl: Frontier) -> None:
+    a, b = started(crawl, "a", "b")
+    limits = (SlotLimit("slow", 1, exclusive=True),)
+    a.step(requests=requests(range(9), slot="slow"), limits=limits)
+    leases = a.step(want=1).leases
+    a.step(ended=tuple(x.lease_id for x in leases), slots=(SlotUse("slow", 1, 0),))
+    assert b.step(want=5).leases == ()
+    while crawl.wait(b.token, 0):
+        pass
+    crawl.reclaim(a.token)  # it held the slot, and no lease
+    assert crawl.wait(b.token, 1)
+    assert len(b.step(want=5).leases) == 2
+
+
+def test_many_leases_of_dead_children_go_back_piece_by_piece(crawl: Frontier) -> None:
+    children = started(crawl, "a", "b", "c", "d")
+    for at in range(0, 4000, 1000):
+        children[0].step(requests=requests(range(at, at + 1000)), limits=(SlotLimit("site", 4000),))
+    dead = children[1:]
+    for child in dead:
+        assert len(child.step(want=600).leases) == 600
+        child.expire()
+    gone = [crawl.renew(["a"]).gone for _ in range(3)]
+    assert [len(tokens) for tokens in gone] == [1, 1, 1]
+    assert children[0].step().totals.leased == 0
 
 
 def test_shares_of_a_slot_never_exceed_its_limit(crawl: Frontier) -> None:
@@ -414,7 +448,7 @@ def test_children_double_while_there_is_more_ready_work(crawl: Frontier, store: 
     (a,) = started(crawl, "a", urls=3)
     assert not crawl.reserve(MemberToken("b"), worker)  # too little to do for two
     a.step(requests=requests(range(100, 200)))
-    assert store.pop_wake("vscrapy:wake:w9", 1)
+    assert store.pop_wake("vscrapy:wake:w9", timeout_s=1)
     assert crawl.reserve(MemberToken("b"), worker)
     assert not crawl.reserve(MemberToken("c"), worker)  # no more than twice as many
     Child(crawl, "b")

@@ -23,13 +23,21 @@ from hypothesis.stateful import (
 from vscrapy_magic.errors import LeaseLostError, MemberGoneError, StateError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
-from vscrapy_magic.store.messages import CrawlState, Lease, LeaseKind, Part, StepReply
+from vscrapy_magic.store.messages import (
+    CrawlState,
+    Lease,
+    LeaseKind,
+    Part,
+    SlotLimit,
+    StepReply,
+)
 from vscrapy_magic.store.outputs import Outputs
 
 from .driver import Child, order, requests
 
 NUMBERS = st.lists(st.integers(0, 60), max_size=40)
 OUTPUT_KEY = b"8 bytes!"
+LIMITS = (SlotLimit("site", 16), SlotLimit("site", 2), SlotLimit("site", 4, exclusive=True))
 
 
 class FrontierModel(RuleBasedStateMachine):
@@ -107,10 +115,21 @@ class FrontierModel(RuleBasedStateMachine):
         unfiltered=st.booleans(),
         want=st.integers(0, 40),
         repeat=st.booleans(),
+        limit=st.sampled_from(LIMITS),
+        default=st.sampled_from((None, *LIMITS)),
         data=st.data(),
     )
     def step(
-        self, index: int, numbers: list[int], unfiltered: bool, want: int, repeat: bool, data: Any
+        self,
+        *,
+        index: int,
+        numbers: list[int],
+        unfiltered: bool,
+        want: int,
+        repeat: bool,
+        limit: SlotLimit,
+        default: SlotLimit | None,
+        data: Any,
     ) -> None:
         child = self.child(index)
         ended = self.some(child, data)
@@ -126,6 +145,8 @@ class FrontierModel(RuleBasedStateMachine):
             item_count=len(items),
             want=want,
             unstarted=len(held) - len(ended),
+            limits=(limit,) if numbers else (),
+            default_limit=default,
         )
         if unfiltered:
             self.queued.update(str(number).encode() for number in numbers)
@@ -145,6 +166,18 @@ class FrontierModel(RuleBasedStateMachine):
         if reply.state is CrawlState.CLOSING:
             assert LeaseKind.IDLE in kinds
             self.over = True
+
+    @precondition(lambda self: not self.over)
+    @rule(numbers=NUMBERS, unfiltered=st.booleans())
+    def push(self, numbers: list[int], unfiltered: bool) -> None:
+        """A user adds requests, at any moment before the end."""
+        before = self.queued.total()
+        if unfiltered:
+            self.queued.update(str(number).encode() for number in numbers)
+        else:
+            self.expect_dropped(numbers)
+        added = self.frontier.push(requests(numbers, filtered=not unfiltered))
+        assert added == self.queued.total() - before
 
     @precondition(lambda self: not self.over)
     @rule(index=st.integers(0, 9), data=st.data())

@@ -5,13 +5,15 @@ vscrapy_magic.runtime.child` with the order (msgpack) on standard input. The eve
 main thread; the store is spoken with by threads, and the supervisor by another one.
 """
 
+import argparse
+import faulthandler
 import logging
 import os
 import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from scrapy import Spider
 from scrapy.settings import Settings
@@ -20,6 +22,7 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.python.failure import Failure
 
 from vscrapy_magic.errors import MemberGoneError, StateError, StoreError, VscrapyError
+from vscrapy_magic.runtime import mark
 from vscrapy_magic.runtime.control import Control
 from vscrapy_magic.runtime.crawl import LeasedCrawler, Seat, post
 from vscrapy_magic.runtime.loader import (
@@ -31,14 +34,21 @@ from vscrapy_magic.runtime.loader import (
     write_files,
 )
 from vscrapy_magic.runtime.report import PipeHandler, Reporter
+from vscrapy_magic.runtime.tracker import lease_in
+from vscrapy_magic.runtime.warm import warm
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, decode
-from vscrapy_magic.store.pipes import Command, ExitCode, ToChild
+from vscrapy_magic.store.pipes import Command, ExitCode, Phase, ToChild
 
 logger = logging.getLogger(__name__)
 
+STACK_SIGNAL: Final = signal.SIGUSR2  # writes the stack to stderr, also while the GIL is held
+HANG_SETTING: Final = "VSCRAPY_HANG_TIMEOUT"  # seconds; 0 for never
+HANG_S: Final = 300.0
+CLOSE_SETTING: Final = "VSCRAPY_CLOSE_TIMEOUT"  # seconds
+CLOSE_S: Final = 10.0
 _LEVELS_SET: Final = 0  # root lets every record through; handlers have the level
 
 
@@ -50,17 +60,24 @@ class Child:
         self._reporter = Reporter(order.report_fd)
         self._crawler: LeasedCrawler | None = None
         self._failure: Failure | None = None
-        self._control = Control(order.control_fd, self._obey)
+        self._exited = False
+        self._control = Control(order.control_fd, self._obey, self._reporter)
 
     def run(self) -> ExitCode:
         """Take part in the crawl until it ends, or until this child is told to go."""
-        self._reporter.phase("loading")
+        self._reporter.phase(Phase.LOADING)
         # An interrupt at a terminal goes to every process of the group; the sender handles it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             os.chdir(self._order.folder)
+            if self._order.mark_fd >= 0:
+                mark.share(self._order.mark_fd)
+                mark.follow_loop(lease_in)
             with Store.connect(self._order.url) as store:
-                return self._take_part(store)
+                code = self._take_part(store)
+            if code is not ExitCode.EXITED:
+                self._reporter.phase(Phase.CLOSED)
+            return code  # noqa: TRY300 - what follows is for what went wrong
         except StoreError as exc:
             self._reporter.fatal(str(exc))
             if not self._reporter.connected:
@@ -89,13 +106,12 @@ class Child:
         except StateError as exc:
             logger.info("%s", exc)
             return ExitCode.DONE
-        seat = Seat(frontier, self._order.token, self._reporter.phase)
+        seat = Seat(frontier, self._order.token, self._reporter.phase, self._order.worker)
         self._crawler = LeasedCrawler(kind, settings, seat)
         self._loop(spec)
         code = self._code()
-        if code is not ExitCode.MEMBER_GONE:
+        if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED}:
             frontier.leave(self._order.token)
-        self._reporter.phase("closed")
         return code
 
     def _load(self, spec: CrawlSpec, crawls: Crawls) -> tuple[type[Spider], Settings]:
@@ -114,6 +130,12 @@ class Child:
         for handler in logging.root.handlers:
             if isinstance(handler, PipeHandler):
                 handler.setLevel(own.get("LOG_LEVEL"))
+        level = own.get("LOG_LEVEL") if own.getbool("LOG_ENABLED") else logging.CRITICAL
+        self._reporter.limits(
+            logging.getLevelNamesMapping().get(str(level), level),
+            hang_s=own.getfloat(HANG_SETTING, HANG_S),
+            close_s=own.getfloat(CLOSE_SETTING, CLOSE_S),
+        )
         return kind, settings
 
     def _log_to_pipe(self, settings: Settings) -> None:
@@ -147,7 +169,12 @@ class Child:
 
         # Through the loop, because what fails at once fails before it runs.
         running.callWhenRunning(done.addBoth, ended)
-        running.run(installSignalHandlers=False)
+        try:
+            running.run(installSignalHandlers=False)
+        except SystemExit as exc:
+            self._exited = True
+            logger.exception("Spider code ended the process (SystemExit: %s)", exc.code)
+            return
         host = getattr(crawler, "host", None)
         if host is not None:
             host.link.close()
@@ -161,6 +188,8 @@ class Child:
                 yield crawler.host.flushed()
 
     def _code(self) -> ExitCode:
+        if self._exited:
+            return ExitCode.EXITED
         if self._failure is not None:
             return self._fatal(self._failure.getTraceback())
         error: VscrapyError | None = None if self._crawler is None else self._crawler.host.error
@@ -170,12 +199,15 @@ class Child:
 
     def _obey(self, command: ToChild) -> None:
         """In the event loop."""
+        crawler = self._crawler
         if command.command is Command.PING:
             self._reporter.pong(command.number)
+        elif crawler is None or not hasattr(crawler, "host"):
+            logger.debug("Too early for %s", command.command)
         elif command.command is Command.STOP:
-            crawler = self._crawler
-            if crawler is not None and hasattr(crawler, "host"):
-                crawler.host.leave()
+            crawler.host.leave()
+        elif command.command is Command.SETTINGS:
+            crawler.host.control_moved()
         else:
             logger.debug("Nothing to do for %s", command.command)
 
@@ -185,12 +217,43 @@ def run_child(order: ChildOrder) -> int:
 
     The process must be fresh, or forked from one that has no event loop and no other thread.
     """
+    settle_streams()
+    for fd in (order.control_fd, order.report_fd, order.mark_fd):
+        if fd >= 0:
+            os.set_inheritable(fd, False)  # programs that the spider starts must not hold them
     return int(Child(order).run())
+
+
+def settle_streams() -> None:
+    """Let each line leave at once, and crashes leave their stack: last words count most."""
+    # New ones, because those of a forked process remember what they were connected to.
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        stream = _stream(fd)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    faulthandler.enable(sys.stderr, all_threads=False)
+    faulthandler.register(STACK_SIGNAL, sys.stderr, all_threads=False)
+
+
+def _stream(fd: int) -> TextIO:
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def main() -> int:
     """Entry point of `python -m vscrapy_magic.runtime.child`."""
-    return run_child(decode(sys.stdin.buffer.read(), ChildOrder))
+    parse = argparse.ArgumentParser(prog="vscrapy_magic.runtime.child")
+    parse.add_argument("--spare", action="store_true", help="warm up before the order comes")
+    if parse.parse_args().spare:
+        warm()
+    order = sys.stdin.buffer.read()
+    if not order:
+        return ExitCode.PARENT_GONE  # a spare that was not needed
+    code = run_child(decode(order, ChildOrder))
+    if code == ExitCode.EXITED:
+        # The loop was left as it was, and its threads would keep this process.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from scrapy import Item, Request, Spider
 from scrapy.http import Headers, Response
 from scrapy.http.request import NO_CALLBACK
 
-from vscrapy_magic.runtime.values import CannotCrossError, Codec, Tag, path_of, resolve_path
+from vscrapy_magic.store.values import CannotCrossError, Codec, Tag, path_of, resolve_path
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """Owns the thread of a child that listens to its supervisor.
 
 End of file means that the supervisor is gone: the process ends at once, whatever its event loop
-does. A ping is answered by the event loop, because that is what it asks after.
+does. A ping is answered by the event loop, because that is what it asks after; where the main
+thread is, is told by this thread, because the main one may never come back.
 """
 
 import logging
@@ -12,6 +13,8 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from vscrapy_magic.runtime.report import Reporter
+from vscrapy_magic.runtime.stack import main_stack
 from vscrapy_magic.store.pipes import Command, ExitCode, FrameReader, ToChild, read_command
 
 logger = logging.getLogger(__name__)
@@ -23,12 +26,13 @@ class Control:
     """Reads commands; hands them to the event loop once there is one.
 
     Args:
-        handle: called in the event loop for every command.
+        handle: called in the event loop for every command but STACK.
     """
 
-    def __init__(self, fd: int, handle: Callable[[ToChild], None]) -> None:
+    def __init__(self, fd: int, handle: Callable[[ToChild], None], reporter: Reporter) -> None:
         self._fd = fd
         self._handle = handle
+        self._reporter = reporter
         self._lock = threading.Lock()
         self._post: Callable[..., object] | None = None
         self._waiting: list[ToChild] = []
@@ -63,12 +67,12 @@ class Control:
             # A newer supervisor may know commands that this child does not.
             logger.debug("A command of an unknown kind was skipped")
             return
+        if command.command is Command.STACK:
+            self._reporter.stack(*main_stack())
+            return
         with self._lock:
             post = self._post
             if post is None:
                 self._waiting.append(command)
                 return
         post(self._handle, command)
-
-
-__all__ = ["Command", "Control"]

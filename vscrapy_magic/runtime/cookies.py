@@ -22,8 +22,8 @@ from scrapy.utils.httpobj import urlparse_cached
 
 from vscrapy_magic.runtime.engine import knows_robots, teach_robots
 from vscrapy_magic.runtime.tracker import Tracker
-from vscrapy_magic.runtime.values import CannotCrossError, Codec
 from vscrapy_magic.store.messages import CookieChange
+from vscrapy_magic.store.values import CannotCrossError, Codec
 
 logger = logging.getLogger(__name__)
 

@@ -24,13 +24,15 @@ from vscrapy_magic.runtime.engine import LeasedEngine
 from vscrapy_magic.runtime.failures import Failures
 from vscrapy_magic.runtime.link import Link
 from vscrapy_magic.runtime.scheduler import LeaseScheduler
+from vscrapy_magic.runtime.settings import LiveSettings, begin_with
 from vscrapy_magic.runtime.signals import LeaseSignals
 from vscrapy_magic.runtime.slots import Slots
 from vscrapy_magic.runtime.stats import CrawlStats
 from vscrapy_magic.runtime.stepper import Stepper
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Run, Tracker, working_for
+from vscrapy_magic.store.control import Control, Value
 from vscrapy_magic.store.frontier import Frontier
-from vscrapy_magic.store.keys import MemberToken
+from vscrapy_magic.store.keys import MemberToken, WorkerName
 from vscrapy_magic.store.messages import CookieChange, CrawlState, Lease, LeaseKind, StepReply
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Seat:
     frontier: Frontier
     token: MemberToken
     phase: Callable[[str], None]
+    worker: WorkerName
 
 
 class LeasedCrawler(Crawler):
@@ -57,7 +60,9 @@ class LeasedCrawler(Crawler):
     host: "Host"
 
     def __init__(self, spidercls: type[Spider], settings: Settings, seat: Seat) -> None:
-        super().__init__(spidercls, settings, init_reactor=True)
+        store, crawl_id = seat.frontier.store, seat.frontier.crawl_id
+        self.control, self.changed = Control(store).get(crawl_id)
+        super().__init__(spidercls, begin_with(settings, self.changed), init_reactor=True)
         self.tracker = Tracker()
         self.signals = LeaseSignals(self, self.tracker)
         self.seat = seat
@@ -98,9 +103,9 @@ class Host:
         self._close_reason = ""
         self._leaving = False  # this child goes; the crawl goes on
         self.codec: Final = SpiderCodec(spider)
-        self.failures: Final = Failures(crawler, crawler.tracker)
+        self.failures: Final = Failures(crawler, crawler.tracker, crawler.seat.worker)
         self.stats: Final = cast("CrawlStats", crawler.stats)
-        self.slots: Final = Slots(engine.downloader, spider, engine.local_slot)
+        self.slots: Final = Slots(engine.downloader, spider, engine.local_slot, crawler.changed)
         self.cookies: Final = Cookies(engine.downloader.middleware.middlewares, crawler.tracker)
         self.link: Final = Link(crawler.seat.frontier, crawler.seat.token, post)
         self.stepper: Final = Stepper(
@@ -112,6 +117,9 @@ class Host:
             stats=self.stats,
             concurrency=crawler.settings.getint("CONCURRENT_REQUESTS"),
         )
+        self.stepper.control = crawler.control
+        self._settings = LiveSettings(crawler, engine.downloader, self.slots, self.stepper.pace)
+        self._asked_settings = False  # whether they are on their way
         crawler.signals.connect(self._item_scraped, signals.item_scraped)
         crawler.signals.connect(self._response_received, signals.response_received)
         self.link.start(self.stepper.woken)
@@ -120,6 +128,7 @@ class Host:
 
     def opened(self) -> None:
         """The spider is open: from now on this child takes part."""
+        self._settings.begin(self._crawler.changed)
         self._crawler.seat.phase("running")
         self.stepper.poke()
 
@@ -197,9 +206,32 @@ class Host:
                 self._engine.close_asked = False
         self._engine.room_made()
 
+    def take_unsent(self, slots: frozenset[str]) -> list[Run]:
+        return self._engine.take_unsent(slots)
+
+    def control_moved(self) -> None:
+        if not self._asked_settings:
+            self._asked_settings = True
+            frontier = self._crawler.seat.frontier
+            control = Control(frontier.store)
+            self.link.ask(lambda: control.get(frontier.crawl_id), self._settings_came)
+
+    def _settings_came(self, answer: tuple[int, dict[str, Value]] | VscrapyError) -> None:
+        self._asked_settings = False
+        if isinstance(answer, VscrapyError):
+            logger.warning("Changed settings could not be read, trying again: %s", answer)
+            return
+        self.stepper.control, values = answer
+        self._settings.apply(values)
+        # The frontier is told at once what follows for shares of the others.
+        self.stepper.woken()
+        self._engine.poke()
+
     def state_changed(self, reply: StepReply) -> None:
         if reply.state is CrawlState.STOPPING:
             self._drain()
+            if self._leaving:
+                self._engine.cancel_start()  # the crawl, too, is to end: nobody needs the rest
         elif reply.state is CrawlState.CLOSING:
             self._drain()
             self.close(reply.close_reason)
@@ -220,7 +252,10 @@ class Host:
     # The end.
 
     def leave(self) -> None:
-        """Finish what is begun, then close here; other children go on with the crawl."""
+        """Finish what is begun, then close here; others go on with the crawl. Idempotent."""
+        if self._leaving:
+            return
+        logger.info("This worker leaves the crawl when it is done with what it has begun")
         self._leaving = True
         self._drain()
         self.stepper.woken()

@@ -23,7 +23,7 @@ and `CookiesMiddleware.jars` (2.13-2.19).
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import scrapy.core.downloader as downloader_module
@@ -309,10 +309,12 @@ class LeasedEngine(ExecutionEngine):
         if task is not None:
             task.cancel()
 
-    def take_unsent(self) -> list[Run]:
+    def take_unsent(self, slots: Container[str] | None = None) -> list[Run]:
         """Leased requests that wait in the downloader for their turn; they will not be sent."""
         taken = []
-        for slot in list(self.downloader.slots.values()):
+        for name, slot in list(self.downloader.slots.items()):
+            if slots is not None and name not in slots:
+                continue
             for request, waiting in list(slot.queue):
                 run = self.tracker.run_of(request)
                 if run is None or not _is_untouched(run, request):

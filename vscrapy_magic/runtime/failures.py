@@ -1,50 +1,84 @@
 """Owns what becomes of exceptions in user code: failure records and the error counter.
 
-Runs in the event loop of a child. Records are msgpack maps; they are outputs of the lease in which
-the exception happened, so that a second run of a lost lease reports each once.
+Runs in the event loop of a child. A record is an output of the lease in which the exception
+happened, so that a second run of a lost lease reports each once. What one of them keeps is bounded,
+and of many at one place only the first few keep all of it: a flood of one error costs little.
 """
 
+import contextlib
+import linecache
+import logging
+import reprlib
+import time
 import traceback
-from typing import Any, Final
+import zlib
+from collections import Counter, deque
+from hashlib import blake2b
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from scrapy import Request, signals
-from scrapy.crawler import Crawler
 from scrapy.exceptions import IgnoreRequest
+from scrapy.http import Headers, Response
 from twisted.python.failure import Failure
 
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Tracker
+from vscrapy_magic.store.failures import (
+    BODY_BYTES_MAX,
+    CapturedResponse,
+    FailureRecord,
+    Frame,
+    mask_headers,
+)
+from vscrapy_magic.store.values import CannotCrossError
+
+if TYPE_CHECKING:
+    from vscrapy_magic.runtime.crawl import LeasedCrawler
 
 TRACEBACK_CHARS: Final = 20_000  # from the end: the failing line is there
 MESSAGE_CHARS: Final = 2_000
+FULL_CAPTURES: Final = 5  # of one group and child; later ones have no response, locals and log
+FRAMES_MAX: Final = 20  # innermost frames of the user's code
+LOCALS_MAX: Final = 30  # variables of a frame
+LOG_LINES: Final = 20  # logged before the failure
+LOG_LINE_CHARS: Final = 300
+_BODY_LEVEL: Final = 1  # of zlib
+_GROUP_BYTES: Final = 6
+
+_REPR_CHARS: Final = 200
+_REPR_ENTRIES: Final = 10  # of a container
+_REPR_LEVELS: Final = 3
 
 
-class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One exception that user code let go.
+def _bounded_repr() -> reprlib.Repr:
+    bounded = reprlib.Repr()
+    bounded.maxstring = bounded.maxother = _REPR_CHARS
+    bounded.maxlist = bounded.maxdict = bounded.maxset = bounded.maxtuple = _REPR_ENTRIES
+    bounded.maxlevel = _REPR_LEVELS
+    return bounded
 
-    Attributes:
-        kind: where: callback, errback, item, start, download or request.
-        message: text of the exception.
-        callback: name of the function that was called.
-        attempt: which run of the lease it was.
-    """
 
-    kind: str
-    type: str
-    message: str
-    traceback: str
-    url: str = ""
-    callback: str = ""
-    attempt: int = 1
+_repr: Final = _bounded_repr()
 
 
 class Failures:
     """Listens to Scrapy's error signals of one crawl."""
 
-    def __init__(self, crawler: Crawler, tracker: Tracker) -> None:
+    def __init__(self, crawler: "LeasedCrawler", tracker: Tracker, worker: str) -> None:
         self._tracker = tracker
+        self._crawler = crawler
+        self._worker = worker
+        self._seen: Counter[str] = Counter()
+        self._log = _LastLines()
+        logging.root.addHandler(self._log)
         crawler.signals.connect(self._spider_error, signals.spider_error)
         crawler.signals.connect(self._item_error, signals.item_error)
+        crawler.signals.connect(self._closed, signals.engine_stopped)
+
+    def _closed(self) -> None:
+        logging.root.removeHandler(self._log)
 
     def _spider_error(self, failure: Failure, response: Any) -> None:
         unit = self._tracker.unit()
@@ -58,50 +92,166 @@ class Failures:
         if isinstance(request, Request):
             called = request.errback if in_errback else request.callback
         name = getattr(called, "__name__", "" if in_errback else "parse")
-        self._add("errback" if in_errback else "callback", failure, request, name)
+        self._add("errback" if in_errback else "callback", failure.value, request, response, name)
 
     def _item_error(self, failure: Failure, response: Any) -> None:
-        self._add("item", failure, getattr(response, "request", None), "")
+        self._add("item", failure.value, getattr(response, "request", None), response)
 
     def download_failed(self, failure: Failure, request: Request) -> None:
         """A request failed, and no errback was there to hear of it."""
         if request.errback is None and not isinstance(failure.value, IgnoreRequest):
-            self._add("download", failure, request, "")
+            self._add("download", failure.value, request)
 
     def start_failed(self, exc: Exception) -> None:
         """`start()` raised."""
-        self._add("start", _failure_of(exc), None, "start")
+        self._add("start", exc, callback="start")
 
     def unreadable(self, exc: Exception) -> None:
         """A leased request cannot be made in this process."""
-        self._add("request", _failure_of(exc), None, "")
+        self._add("request", exc)
 
-    def _add(self, kind: str, failure: Failure, request: Any, callback: str) -> None:
+    def _add(
+        self,
+        kind: str,
+        exc: Any,
+        request: Any = None,
+        response: Any = None,
+        callback: str = "",
+    ) -> None:
         run = self._tracker.current()
-        exc = failure.value
-        type_name = f"{type(exc).__module__}.{type(exc).__qualname__}"
-        url = request.url if isinstance(request, Request) else ""
-        record = FailureRecord(
-            kind=kind,
-            type=type_name,
-            message=str(exc)[:MESSAGE_CHARS],
-            traceback=_text_of(failure)[-TRACEBACK_CHARS:],
-            url=url,
-            callback=callback,
-            attempt=1 if run is None else run.lease.attempt,
-        )
+        record = self._record(kind, exc, request, response, callback)
+        if run is not None:
+            record = msgspec.structs.replace(record, attempt=run.lease.attempt)
         # Traceback and message may name addresses in memory; they are no part of what it is.
-        identity = "\0".join((kind, type_name, url, callback)).encode()
+        identity = "\0".join((kind, record.type, record.url, callback)).encode()
         data = msgspec.msgpack.encode(record)
         self._tracker.add(Output(OutputKind.FAILURE, data=data, identity=identity))
 
+    def _record(
+        self, kind: str, exc: Any, request: Any, response: Any, callback: str
+    ) -> FailureRecord:
+        type_name = _type_name(exc)
+        frames = _user_frames(exc.__traceback__) if isinstance(exc, BaseException) else []
+        last = frames[-1] if frames else None
+        place = f"{last.file}, line {last.line}, in {last.function}" if last else ""
+        group = _group(kind, type_name, place or callback)
+        self._seen[group] += 1
+        is_full = self._seen[group] <= FULL_CAPTURES
+        if not is_full:
+            frames = [msgspec.structs.replace(frame, locals={}) for frame in frames]
+        known = request if isinstance(request, Request) else None
+        return FailureRecord(
+            kind=kind,
+            type=type_name,
+            message=str(exc)[:MESSAGE_CHARS],
+            traceback=_text_of(exc)[-TRACEBACK_CHARS:],
+            place=place,
+            group=group,
+            url=known.url if known else "",
+            method=known.method if known else "",
+            callback=callback,
+            headers=mask_headers(_headers(known.headers)) if known else {},
+            request=self._payload(known),
+            response=_captured(response) if is_full and isinstance(response, Response) else None,
+            frames=tuple(frames),
+            log=tuple(self._log.lines) if is_full else (),
+            worker=self._worker,
+            time_ms=int(time.time() * 1000),
+        )
 
-def _failure_of(exc: Exception) -> Failure:
-    return Failure(exc)  # type: ignore[no-untyped-call]
+    def _payload(self, request: Request | None) -> bytes:
+        if request is None:
+            return b""
+        try:
+            return self._crawler.host.codec.encode_request(request)
+        except CannotCrossError:
+            return b""
 
 
-def _text_of(failure: Failure) -> str:
-    exc = failure.value
-    if isinstance(exc, BaseException) and exc.__traceback__ is not None:
+class _LastLines(logging.Handler):
+    """Keeps the last lines that were logged, for those who ask what came before a failure."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._records: deque[logging.LogRecord] = deque(maxlen=LOG_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(record)
+
+    @property
+    def lines(self) -> list[str]:
+        lines = []
+        for record in self._records:
+            with contextlib.suppress(Exception):  # a bad record is reported elsewhere
+                text = f"[{record.name}] {record.levelname}: {record.getMessage()}"
+                lines.append(text[:LOG_LINE_CHARS])
+        return lines
+
+
+def _type_name(exc: Any) -> str:
+    kind = type(exc)
+    if kind.__module__ in {"builtins", "__main__"}:
+        return str(kind.__qualname__)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _group(*parts: str) -> str:
+    return blake2b("\0".join(parts).encode(), digest_size=_GROUP_BYTES).hexdigest()
+
+
+def _text_of(exc: Any) -> str:
+    if isinstance(exc, BaseException):
         return "".join(traceback.format_exception(exc))
-    return str(failure.getTraceback())
+    return repr(exc)
+
+
+def _user_frames(trace: TracebackType | None) -> list[Frame]:
+    """Frames of shipped code, outermost first: what was run as `__main__`, or lies beside it."""
+    here = f"{Path.cwd()}/"
+    found: deque[Frame] = deque(maxlen=FRAMES_MAX)
+    while trace is not None:
+        frame = trace.tb_frame
+        name = frame.f_code.co_filename
+        place = str(frame.f_globals.get("__file__"))  # code has the path in the bundle
+        if frame.f_globals.get("__name__") == "__main__" or place.startswith(here):
+            found.append(
+                Frame(
+                    file=name.removeprefix(here),
+                    line=trace.tb_lineno,
+                    function=frame.f_code.co_qualname,
+                    source=linecache.getline(name, trace.tb_lineno).strip(),
+                    locals=_locals(frame),
+                )
+            )
+        trace = trace.tb_next
+    return list(found)
+
+
+def _locals(frame: FrameType) -> dict[str, str]:
+    shown = {}
+    for name, value in list(frame.f_locals.items())[:LOCALS_MAX]:
+        try:
+            shown[name] = _repr.repr(value)
+        except Exception as exc:  # noqa: BLE001 - a repr of the user's own may raise anything
+            shown[name] = f"<its repr raised {type(exc).__name__}>"
+    return shown
+
+
+def _headers(headers: Headers) -> dict[str, list[str]]:
+    return {
+        name.decode("latin-1"): [value.decode("latin-1") for value in values]
+        for name, values in dict.items(headers)
+    }
+
+
+def _captured(response: Response) -> CapturedResponse:
+    kind = type(response)
+    body = response.body
+    return CapturedResponse(
+        url=response.url,
+        status=response.status,
+        kind=f"{kind.__module__}:{kind.__qualname__}",
+        headers=mask_headers(_headers(response.headers)),
+        packed=zlib.compress(body[:BODY_BYTES_MAX], _BODY_LEVEL),
+        body_bytes=len(body),
+    )

@@ -36,9 +36,9 @@ class Link:
         self._frontier = frontier
         self._token = token
         self._post = post
-        self._steps: queue.SimpleQueue[tuple[Step, Callable[..., None]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._steps: queue.SimpleQueue[
+            tuple[Step | Callable[[], Any], Callable[..., None]] | None
+        ] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._send_steps, name="vscrapy-steps", daemon=True)
@@ -59,6 +59,10 @@ class Link:
         """
         self._steps.put((step, then))
 
+    def ask(self, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Ask the store after the steps that wait; `then` gets the answer, or a `VscrapyError`."""
+        self._steps.put((call, then))
+
     def close(self) -> None:
         """End both threads; a step under way is waited for, the wait for a wake-up is not."""
         self._stop.set()
@@ -68,9 +72,20 @@ class Link:
 
     def _send_steps(self) -> None:
         while (entry := self._steps.get()) is not None:
-            step, then = entry
-            outcome, published = self._outcome(step)
-            self._post(then, outcome, published)
+            wanted, then = entry
+            if isinstance(wanted, Step):
+                self._post(then, *self._outcome(wanted))
+            else:
+                self._post(then, self._answer(wanted))
+
+    def _answer(self, call: Callable[[], Any]) -> Any:
+        try:
+            return self._patiently(call)
+        except VscrapyError as exc:
+            return exc
+        except Exception as exc:
+            logger.exception("The store could not be asked")
+            return StoreError(f"the store could not be asked: {exc!r}")
 
     def _outcome(self, step: Step) -> tuple[Outcome, dict[str, bytes]]:
         try:

@@ -1,8 +1,7 @@
 """Owns how shipped source becomes a spider class and its settings, in a child's own folder.
 
-Runs in a child before its event loop starts. The entry file is run as the module `__main__`, from
-a file that keeps its name, so that tracebacks, `linecache` and classes pickled by name behave as
-where the code was written.
+Runs in a child before its event loop starts. Cells are run as the module `__main__`, so
+that classes which are found by name behave as where the code was written.
 """
 
 import inspect
@@ -19,13 +18,15 @@ from scrapy.settings import Settings
 from scrapy.utils.misc import load_object
 
 from vscrapy_magic.errors import VscrapyError
-from vscrapy_magic.runtime.values import Codec
+from vscrapy_magic.runtime.entry import entry_code, name_modules
 from vscrapy_magic.store.messages import Bundle, CloseLimits, CrawlSpec
+from vscrapy_magic.store.values import Codec
 
 logger = logging.getLogger(__name__)
 
 FORCED_PRIORITY: Final = 100  # above the command line's 40: children cannot do otherwise
 CMDLINE_PRIORITY: Final = "cmdline"
+SPIDER_NAME: Final = "_vscrapy_spider"  # of the class, in the module that holds it
 _FORCED: Final[dict[str, Any]] = {
     "SCHEDULER": "vscrapy_magic.runtime.scheduler.LeaseScheduler",
     "STATS_CLASS": "vscrapy_magic.runtime.stats.CrawlStats",
@@ -35,6 +36,8 @@ _FORCED: Final[dict[str, Any]] = {
     "JOBDIR": None,
     "FEEDS": {},
     "LOG_FILE": None,
+    # The sender dumps those of the whole crawl, once.
+    "STATS_DUMP": False,
     "TWISTED_REACTOR_ENABLED": True,
 }
 _SAID_WHEN_SET: Final = ("JOBDIR", "FEEDS", "SCHEDULER", "STATS_CLASS")
@@ -68,18 +71,27 @@ def prepare(bundle: Bundle, folder: Path) -> None:
 
 
 def run_entry(bundle: Bundle, folder: Path) -> types.ModuleType | None:
-    """Run the entry file as `__main__`; None when there is none (a project's spider)."""
+    """Run the entry; None when there is none (a project's spider).
+
+    Cells are run as `__main__`, as in their notebook. A file is a module of its name, as `scrapy
+    runspider` imports it: what it guards with `if __name__ == "__main__"` does not run. In a fresh
+    process, or in one forked from a zygote.
+    """
     if not bundle.entry:
         return None
     path = folder / bundle.entry
-    code = compile(bundle.files[bundle.entry], str(path), "exec", dont_inherit=True)
-    module = types.ModuleType("__main__")
+    name = "__main__" if bundle.cells else path.stem
+    module = types.ModuleType(name)
     module.__file__ = str(path)
     module.__dict__["__builtins__"] = __builtins__
     # What was `__main__` so far must stay alive: its functions are on the stack.
     module.__dict__["_vscrapy_launcher"] = sys.modules["__main__"]
-    sys.modules["__main__"] = module
-    exec(code, module.__dict__)  # noqa: S102 - running shipped code is what a child is for
+    module.__dict__[SPIDER_NAME] = bundle.spider
+    sys.modules[name] = module
+    if any(other.endswith(".py") and other != bundle.entry for other in bundle.files):
+        name_modules(folder)
+    for code in entry_code(bundle):
+        exec(code, module.__dict__)  # noqa: S102 - running shipped code is what a child is for
     return module
 
 
@@ -92,6 +104,9 @@ def find_spider(
         LoadError: there is none of that name.
     """
     if module is not None:
+        shipped = vars(module).get(vars(module).get(SPIDER_NAME, ""))
+        if inspect.isclass(shipped) and issubclass(shipped, Spider):
+            return shipped
         found = _classes(module)
         named = [kind for kind in found if getattr(kind, "name", None) == spec.spider]
         named = named or [kind for kind in found if kind.__name__ == spec.spider]

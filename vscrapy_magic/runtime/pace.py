@@ -26,10 +26,14 @@ class Pace:
     """How fast this child works, and what follows for its steps."""
 
     def __init__(self, concurrency: int) -> None:
-        self.concurrency: Final = concurrency or UNLIMITED
+        self.concurrency = concurrency or UNLIMITED
         self.rate = 0.0  # leases ended per second
         self._counted = 0
         self._since = monotonic()
+
+    def limit(self, concurrency: int) -> None:
+        """Work on so many requests at once from now on; 0 means no limit."""
+        self.concurrency = concurrency or UNLIMITED
 
     def measure(self, completions: int, now: float) -> None:
         """Take note of how many leases have ended since the beginning."""

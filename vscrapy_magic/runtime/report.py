@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Final
 
-from vscrapy_magic.store.pipes import FromChild, Report, frame
+from vscrapy_magic.store.pipes import FromChild, Phase, Report, frame
 
 TEXT_CHARS: Final = 200_000  # of one record; more is cut, and says so
 _CUT: Final = " ... (cut)"
@@ -40,8 +40,17 @@ class Reporter:
                 self._fd = -1
 
     def phase(self, name: str) -> None:
-        """Say what the child does from now on: loading, running, closing, closed."""
-        self.send(FromChild(Report.PHASE, text=name, time_ms=_now_ms()))
+        """Say what the child does from now on: a word of `Phase`."""
+        report = FromChild(Report.PHASE, text=Phase(name), number=os.getpid(), time_ms=_now_ms())
+        self.send(report)
+
+    def limits(self, level: int, *, hang_s: float, close_s: float) -> None:
+        """Say what the spider's settings allow, and the level of lines that it wants to see."""
+        self.send(FromChild(Report.LIMITS, level=level, hang_s=hang_s, close_s=close_s))
+
+    def stack(self, place: str, text: str) -> None:
+        """Say where the main thread is."""
+        self.send(FromChild(Report.STACK, text=text, logger=place, time_ms=_now_ms()))
 
     def fatal(self, text: str) -> None:
         """Say why the crawl cannot run here at all."""

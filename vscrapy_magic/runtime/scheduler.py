@@ -20,8 +20,8 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from twisted.internet.defer import Deferred
 
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Run, confirmed, working_for
-from vscrapy_magic.runtime.values import CannotCrossError
 from vscrapy_magic.store.messages import NewRequest
+from vscrapy_magic.store.values import CannotCrossError
 
 if TYPE_CHECKING:
     from vscrapy_magic.runtime.crawl import LeasedCrawler

@@ -8,7 +8,8 @@ A slot with a delay is kept for a moment after its last request here: whoever ta
 wait the whole delay once more, because it cannot know when the last request was really sent.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from math import ceil
 from time import monotonic
 from typing import Any, Final
@@ -19,33 +20,53 @@ from scrapy.core.downloader import Downloader, Slot
 from vscrapy_magic.runtime.engine import asks_spider, slot_clock
 from vscrapy_magic.store.messages import Share, SlotLimit, SlotUse
 
+PER_DOMAIN: Final = "CONCURRENT_REQUESTS_PER_DOMAIN"
+DELAY: Final = "DOWNLOAD_DELAY"
+OWN_MAX: Final = 500  # entries of DOWNLOAD_SLOTS told at once; others are with their first request
 WAITING_MAX: Final = 2  # requests that may wait in the downloader for one slot without a delay
 _HOLD_DELAYS: Final = 1.5  # a slot with a delay is kept for so many delays after its last use
 _HOLD_MIN_S: Final = 1.0
 _ROOM_DELAY_S: Final = 0.25  # a guess at AutoThrottle's delay, for how many leases to keep ready
+_NO_SLOT: Final = "\0"  # a name that no slot has
 _START_DELAY_S: Final = 5.0  # AUTOTHROTTLE_START_DELAY, where the downloader does not say
 
 
 class Nominal:
     """The crawl's limits per slot, as this Scrapy computes them for one process."""
 
-    def __init__(self, downloader: Downloader, spider: Spider) -> None:
+    def __init__(self, downloader: Downloader, spider: Spider, changed: Mapping[str, Any]) -> None:
         settings = spider.crawler.settings
         self._own: dict[str, dict[str, Any]] = dict(settings.getdict("DOWNLOAD_SLOTS", {}))
         self._throttled = settings.getbool("AUTOTHROTTLE_ENABLED")
         self._downloader = downloader
+        self.per_ip = bool(getattr(downloader, "ip_concurrency", 0))
         concurrency = (
             getattr(downloader, "ip_concurrency", 0)
             or getattr(downloader, "domain_concurrency", 0)
-            or settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN")
+            or settings.getint(PER_DOMAIN)
         )
-        delay_s = settings.getfloat("DOWNLOAD_DELAY")
+        delay_s = settings.getfloat(DELAY)
         if asks_spider:
             # This Scrapy's downloader asks the spider; later ones turn attributes into settings.
             concurrency = getattr(spider, "max_concurrent_requests", concurrency)
             delay_s = getattr(spider, "download_delay", delay_s)
         self._concurrency = int(concurrency)
         self._delay_s = float(delay_s)
+        self.delay_changed = False
+        self.change(changed)
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Settings that a user changed; they win over what the spider says of itself."""
+        if not self.per_ip:
+            self._concurrency = int(values.get(PER_DOMAIN, self._concurrency))
+        if DELAY in values:
+            self._delay_s = float(values[DELAY])
+            # AutoThrottle chooses delays itself; the setting is its least one.
+            self.delay_changed = not self._throttled
+
+    def __contains__(self, slot: str) -> bool:
+        """Whether a slot has settings of its own (DOWNLOAD_SLOTS)."""
+        return slot in self._own
 
     def concurrency(self, slot: str) -> int:
         """Downloads at once; at least 1."""
@@ -64,8 +85,28 @@ class Nominal:
         return self.delayed(slot) or self.concurrency(slot) == 1
 
     def limit(self, slot: str) -> SlotLimit:
-        """What the frontier is told of the slot."""
-        return SlotLimit(slot, self.concurrency(slot), self.exclusive(slot))
+        """What the frontier is told of one slot."""
+        return SlotLimit(slot, self.concurrency(slot), self.exclusive(slot), self._words(slot))
+
+    def default(self) -> SlotLimit:
+        """What the frontier is told of all slots without settings of their own."""
+        return self.limit(_NO_SLOT)
+
+    def own(self) -> Iterator[SlotLimit]:
+        """What it is told of the others."""
+        yield from map(self.limit, islice(self._own, OWN_MAX))
+
+    def _words(self, slot: str) -> str:
+        """The setting that limits a slot, as its user would write it."""
+        own = self._own.get(slot, {})
+        if self._throttled:
+            return "AUTOTHROTTLE_ENABLED = True"
+        if self.delay_s(slot) > 0:
+            return f"{'DOWNLOAD_SLOTS delay' if 'delay' in own else DELAY} = {self.delay_s(slot):g}"
+        name = "CONCURRENT_REQUESTS_PER_IP" if self.per_ip else PER_DOMAIN
+        if "concurrency" in own:
+            name = "DOWNLOAD_SLOTS concurrency"
+        return f"{name} = {self.concurrency(slot)}"
 
     def hold_s(self, slot: str) -> float:
         """For how long an unused slot is kept."""
@@ -74,9 +115,14 @@ class Nominal:
             delay = max(delay, float(getattr(self._downloader, "_delay", _START_DELAY_S)))
         return max(_HOLD_MIN_S, delay * _HOLD_DELAYS)
 
-    def settings_of(self, slot: str) -> dict[str, Any]:
+    def own_settings(self, slot: str) -> dict[str, Any]:
         """This slot's entry of DOWNLOAD_SLOTS."""
         return self._own.get(slot, {})
+
+    def settings_of(self, slot: str) -> dict[str, Any]:
+        """What the downloader is to know of a new slot, but for its concurrency."""
+        own = self._own.get(slot, {})
+        return {"delay": self._delay_s, **own} if self.delay_changed else own
 
 
 class ShareSettings(dict[str, dict[str, Any]]):
@@ -95,12 +141,17 @@ class Slots:
     """Shares of this child; what it does at each slot right now."""
 
     def __init__(
-        self, downloader: Downloader, spider: Spider, local_slot: Callable[[Request], Slot]
+        self,
+        downloader: Downloader,
+        spider: Spider,
+        local_slot: Callable[[Request], Slot],
+        changed: Mapping[str, Any],
     ) -> None:
-        self.nominal: Final = Nominal(downloader, spider)
+        self.nominal: Final = Nominal(downloader, spider, changed)
         self._downloader = downloader
         self._local_slot = local_slot
         self._shares: dict[str, int] = {}
+        self.cut: Final[set[str]] = set()  # slots in use here that this child may use no more
         self._others_used: dict[str, float] = {}
         self._slot_of: dict[Request, str] = {}
         self._last_used: dict[str, float] = {}
@@ -119,17 +170,21 @@ class Slots:
             return max(1, share)
         return max(1, self.nominal.concurrency(slot) // self._members) if self._members else 1
 
-    def grant(self, share: Share) -> None:
-        """The frontier says what this child may do."""
+    def grant(self, share: Share) -> bool:
+        """The frontier says what this child may do; whether that is less than before."""
         name = share.slot
+        less = share.concurrency < self._shares.get(name, 0)
         self._shares[name] = share.concurrency
+        (self.cut.discard if share.concurrency else self.cut.add)(name)
         if not self.nominal.exclusive(name) and share.concurrency:
             self._members = ceil(self.nominal.concurrency(name) / share.concurrency)
         if share.idle_ms >= 0 and self.nominal.delayed(name):
             self._others_used[name] = monotonic() - share.idle_ms / 1000
         slot = self._downloader.slots.get(name)
         if slot is not None:
-            slot.concurrency = share.concurrency
+            # What is cut off here is given back; one that cannot be must not wait for ever.
+            slot.concurrency = max(1, share.concurrency)
+        return less
 
     def begin(self, request: Request, name: str) -> None:
         """A request goes to the downloader; the delay to another child's last one is kept."""
@@ -174,6 +229,7 @@ class Slots:
             transferring = len(local.transferring) if local is not None else 0
             if not (waiting or begun or transferring or self._is_held(name, now)):
                 del self._shares[name]
+                self.cut.discard(name)
                 self._last_used.pop(name, None)
                 continue
             room = max(0, self._room(name, share, prefetch) - waiting - begun)
@@ -202,6 +258,7 @@ class Slots:
         return min(times, default=None)
 
     def limits(self, names: Iterable[str]) -> Iterator[SlotLimit]:
-        """Limits of the slots of new requests."""
+        """Limits of slots that have settings of their own."""
         for name in names:
-            yield self.nominal.limit(name)
+            if name in self.nominal:
+                yield self.nominal.limit(name)

@@ -15,8 +15,8 @@ from scrapy.crawler import Crawler
 from scrapy.statscollectors import MemoryStatsCollector
 
 from vscrapy_magic.runtime.tracker import Counts, Tracker
-from vscrapy_magic.runtime.values import Codec
 from vscrapy_magic.store.messages import StatDelta, StatKind
+from vscrapy_magic.store.values import STAT_VALUE_MARK, Codec, read_stat
 
 # Facts of one process or of its clock: they would mean nothing as stats of the crawl.
 _LOCAL_KEYS: Final = frozenset(
@@ -26,7 +26,6 @@ _LOCAL_KEYS: Final = frozenset(
     }
 )
 _LOCAL_PREFIXES: Final = ("memusage/", "memdebug/")
-_VALUE_MARK: Final = b"="  # before a value that is no number, in msgpack
 _codec: Final = Codec(opaque=True)
 
 Number = int | float
@@ -44,7 +43,7 @@ def _is_number(value: Any) -> bool:
 def deltas(counts: Counts) -> Iterator[StatDelta]:
     """Changes as a step carries them."""
     for key, value in counts.set.items():
-        data = _number(value) if _is_number(value) else _VALUE_MARK + _codec.encode(value)  # type: ignore[arg-type]
+        data = _number(value) if _is_number(value) else STAT_VALUE_MARK + _codec.encode(value)  # type: ignore[arg-type]
         yield StatDelta(StatKind.SET, key, data)
     for kind, changes in (
         (StatKind.ADD, counts.add),
@@ -53,17 +52,6 @@ def deltas(counts: Counts) -> Iterator[StatDelta]:
     ):
         for key, number in changes.items():
             yield StatDelta(kind, key, _number(number))
-
-
-def read_value(data: bytes) -> Any:
-    """A stat as the crawl keeps it."""
-    if data.startswith(_VALUE_MARK):
-        return _codec.decode(data[len(_VALUE_MARK) :])
-    text = data.decode()
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
 
 
 def _number(value: Number) -> bytes:
@@ -177,7 +165,7 @@ class CrawlStats(MemoryStatsCollector):
     def learn(self, crawl: dict[str, bytes]) -> None:
         """The crawl's values, as of a step that was just accepted."""
         for key, data in crawl.items():
-            value = read_value(data)
+            value = read_stat(data)
             own = self._stats.get(key)
             if not _is_number(value) or (own is not None and not _is_number(own)):
                 self._stats.setdefault(key, value)

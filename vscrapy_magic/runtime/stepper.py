@@ -32,10 +32,10 @@ from vscrapy_magic.store.messages import (
 logger = logging.getLogger(__name__)
 
 SLOW_TICK_S: Final = 5.0  # a parked child looks by itself; a lost wake-up costs no more
-RETRY_S: Final = 1.0  # the same, while the crawl waits for something
 REST_S: Final = 0.2  # after giving leases back a child that has work asks for none
 _IDLE_AGAIN_S: Final = 1.05  # the frontier grants the idle lease again after a second
 _ENDING: Final = frozenset({CrawlState.STOPPING, CrawlState.CLOSING})
+_PARKING: Final = frozenset({CrawlState.RUNNING, CrawlState.WAITING})
 
 
 class Host(Protocol):
@@ -58,6 +58,15 @@ class Host(Protocol):
 
     def refill(self) -> None:
         """The buffer got new leases."""
+
+    def take_unsent(self, slots: frozenset[str]) -> list[Run]:
+        """Leases of these downloader slots that wait for their turn; they will not be sent."""
+
+    def control_moved(self) -> None:
+        """A user changed settings that this child does not have yet."""
+
+    def leave(self) -> None:
+        """This child is one too many."""
 
     def state_changed(self, reply: StepReply) -> None:
         """The crawl is to stop or to close."""
@@ -100,6 +109,9 @@ class Stepper:
         self.state = CrawlState.RUNNING
         self.draining = False  # no request is started any more
         self.filtered_stat = ""
+        self.control = 1  # version of the crawl's settings that this child works by
+        self._telling = 0
+        self._told = 0  # the one that the frontier knows the limits of
         self.returned: list[Run] = []  # to be given back with the next step
         self._seq = 0
         self._sent: Batch | None = None
@@ -231,12 +243,24 @@ class Stepper:
                 cookies_seen=self._cookies_seen,
                 want_stats=self._stats.asked,
                 filtered_stat=self.filtered_stat,
-                limits=tuple(self._slots.limits({r.slot for r in fields["requests"]})),
+                **self._limits({r.slot for r in fields["requests"]}),
                 slots=self._slots.uses(self.buffer.by_slot(), self.pace.prefetch),
                 **fields,
             ),
             self._answered,
         )
+
+    def _limits(self, names: set[str]) -> dict[str, Any]:
+        """What the step says of slots; of all of them when this child's settings are news."""
+        limits, nominal = {x.slot: x for x in self._slots.limits(names)}, self._slots.nominal
+        self._telling = self.control
+        if self._told != self.control:
+            limits |= {x.slot: x for x in nominal.own()}
+        return {
+            "limits": tuple(limits.values()),
+            "default_limit": nominal.default() if self._told != self.control else None,
+            "control": self.control,
+        }
 
     def _answered(self, outcome: Outcome, published: dict[str, bytes]) -> None:
         batch, self._sent = self._sent, None
@@ -281,25 +305,41 @@ class Stepper:
         if reply.cookies:
             self._host.cookies_changed(reply.cookies)
         self._cookies_seen = reply.cookie_no
-        for share in reply.shares:
-            self._slots.grant(share)
+        self._told = self._telling
+        self._share(reply)
         self._note(batch, reply)
         if reply.leases:
             fail_point("after_lease")
             self._take(reply, published)
+        if reply.control > self.control:
+            self._host.control_moved()
         if reply.state is not self.state or reply.state in _ENDING:
             self.state = reply.state
             self._host.state_changed(reply)
+        if reply.leave:
+            self._host.leave()
+
+    def _share(self, reply: StepReply) -> None:
+        """Take shares as they are now; what this child may not send any more it gives back."""
+        for share in reply.shares:
+            # One that became smaller is somebody else's as soon as the frontier hears of it.
+            self._woken |= self._slots.grant(share)
+        # Also what reaches the downloader later: middlewares may have held it.
+        cut = frozenset(self._slots.cut)
+        if not cut:
+            return
+        runs = self.buffer.take_back(len(self.buffer), lambda slot: slot not in cut)
+        for run in runs:
+            self._tracker.void(run)
+        self.returned += [*runs, *self._host.take_unsent(cut)]
 
     def _note(self, batch: Batch, reply: StepReply) -> None:
         """What the reply means for the next steps."""
-        self._parked = self._asked > 0 and not reply.leases and reply.state is CrawlState.RUNNING
+        self._parked = self._asked > 0 and not reply.leases and reply.state in _PARKING
         self._hungry = max(0, reply.hungry - self._parked)
         self._more = reply.totals.queued > 0
         now = monotonic()
         self._look_at = now + SLOW_TICK_S
-        if reply.state is CrawlState.WAITING:
-            self._look_at = now + RETRY_S
         if any(taken.ends and taken.run and taken.run.keep_open for taken in batch.taken):
             self._look_at = now + _IDLE_AGAIN_S
         if batch.full:

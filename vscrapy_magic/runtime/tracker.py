@@ -11,7 +11,7 @@ import enum
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from hashlib import blake2b
 from time import monotonic
 from typing import Final
@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 from scrapy import Request
 
+from vscrapy_magic.runtime import mark
 from vscrapy_magic.store.messages import Lease, LeaseKind, NewRequest
 
 PART_AGE_S: Final = 1.0  # a lease older than this publishes what it has
@@ -192,10 +193,18 @@ _current: ContextVar[Run | None] = ContextVar("vscrapy_lease", default=None)
 def working_for(run: Run | None) -> Iterator[None]:
     """Let what is called here, and what it starts, work for a run."""
     token = _current.set(run)
+    before = mark.swap(0 if run is None else run.lease.lease_id)
     try:
         yield
     finally:
+        mark.swap(before)
         _current.reset(token)
+
+
+def lease_in(context: Context) -> int:
+    """The lease that code in a context works for; 0 for none."""
+    run = context.get(_current)
+    return 0 if run is None else run.lease.lease_id
 
 
 class Tracker:

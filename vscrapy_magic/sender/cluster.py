@@ -1,91 +1,155 @@
-"""Owns a private cluster for one command: an embedded server and workers started by command line.
+"""Owns the local cluster as a sender sees it: one server and warm workers, shared by all of a user.
 
-Runs in the sender's process. Everything it started ends with `close`, and also when the sender is
-killed: each process ends when the pipe on its standard input does.
+Runs in the sender's process, which only asks: the cluster belongs to a keeper (`store/keeper.py`),
+a process of its own that the first sender starts and that ends by itself. Two senders that come at
+once share one, because a file is locked while a keeper is started.
 """
 
-import shutil
+import fcntl
+import os
+import socket
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from vscrapy_magic.errors import ServerStartError
+import msgspec
 
-LEAVE_WITHIN_S: Final = 5.0  # for workers that are told to go
+from vscrapy_magic.config import check_platform, runtime_dir
+from vscrapy_magic.errors import ConfigError, ServerStartError
+from vscrapy_magic.store.crews import COUNT_FIELD, NAME_FIELD, URL_FIELD, Answer, Call
+from vscrapy_magic.store.environment import ENVIRONMENT_VARIABLE, environment_id, helper_variables
+from vscrapy_magic.store.keeper import READY, SOCKET_NAME
+
+WORKERS_VARIABLE: Final = "VSCRAPY_LOCAL_WORKERS"
+WORKERS_MIN: Final = 2  # one shows nothing of what several do
+WORKERS_MAX: Final = 4  # more are asked for by number
+ANSWER_WITHIN_S: Final = 30.0  # a server that reads a large file takes a while
+_FOLDER_NAME: Final = "cluster"
+_LOCK_NAME: Final = "cluster.lock"
+_ATTEMPTS: Final = 3  # a keeper may end just when it is asked
+# -P: the folder of whoever asks must not hide modules of this package.
+_KEEPER: Final = (sys.executable, "-P", "-m", "vscrapy_magic.store.keeper")
+_WORKERS: Final = (
+    *(sys.executable, "-P", "-m", "vscrapy_magic.worker", URL_FIELD, "--name", NAME_FIELD),
+    *("-n", COUNT_FIELD, "--with-parent", "--log-level", "WARNING"),
+)
 
 
-class PrivateCluster:
-    """A server and `workers` workers that nobody else uses; a context manager."""
+class LocalCluster:
+    """The cluster of this user on this machine; nothing to hold, and safe from any thread."""
 
-    def __init__(self, workers: int) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="vscrapy-", dir="/tmp"))
-        self._keeper: subprocess.Popen[bytes] | None = None
-        self.url = ""
-        self._count = workers
-        self._workers: list[subprocess.Popen[bytes]] = []
+    @staticmethod
+    def ensure(workers: int | None = None) -> str:
+        """The address of the user's server, started when it does not run, with workers on the way.
 
-    def __enter__(self) -> Self:
+        Blocks until the server answers (about 0.3 s when nothing runs); workers come up meanwhile.
+        They are of this process's environment. Idempotent: whatever was killed is there again.
+
+        Args:
+            workers: at least so many; None: `VSCRAPY_LOCAL_WORKERS`, else one per core, 2 to 4.
+
+        Raises:
+            ConfigError: not on this system, or not so many workers.
+            ServerStartError: it cannot be started; the message says why.
+        """
+        check_platform()
+        count = _default_count() if workers is None else workers
+        if count < 1:
+            raise ConfigError(f"{count} workers: at least one is needed")
+        call = Call(
+            pid=os.getpid(),
+            environment=environment_id(),
+            command=_WORKERS,
+            count=count,
+            variables=helper_variables() | {ENVIRONMENT_VARIABLE: environment_id()},
+        )
+        for _ in range(_ATTEMPTS):
+            answer = _ask(call)
+            if answer is None:
+                _start_keeper()
+            else:
+                return answer.url
+        raise ServerStartError(
+            f"the local cluster in {_folder()} ends as soon as it is started: see {_folder()}/log"
+        )
+
+    @staticmethod
+    def running() -> str | None:
+        """The address of the user's server if the cluster runs; starts nothing."""
+        answer = _ask(Call(pid=os.getpid()))
+        return answer.url if answer is not None else None
+
+    @staticmethod
+    def url() -> str:
+        """The address that the user's server has when it runs."""
+        return f"unix://{_folder() / 'server' / 'valkey.sock'}"
+
+
+def _folder() -> Path:
+    return runtime_dir() / _FOLDER_NAME
+
+
+def _default_count() -> int:
+    given = os.environ.get(WORKERS_VARIABLE, "")
+    if given and not given.isdecimal():
+        raise ConfigError(f"{WORKERS_VARIABLE}={given}: a number of workers is needed")
+    cores = os.cpu_count() or WORKERS_MIN
+    return int(given) if given else max(WORKERS_MIN, min(cores, WORKERS_MAX))
+
+
+def _ask(call: Call) -> Answer | None:
+    """What the keeper answers; None when there is none, or it ends just now."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_WITHIN_S)
         try:
-            self.url = self._start_server()
-            for number in range(1, self._count + 1):
-                self._workers.append(self._start_worker(f"local-{number}"))
-        except BaseException:
-            self.close()
-            raise
-        return self
+            connection.connect(str(_folder() / SOCKET_NAME))
+            connection.sendall(msgspec.json.encode(call) + b"\n")
+            with connection.makefile("rb") as file:
+                line = file.readline()
+        except TimeoutError as exc:
+            raise ServerStartError(
+                f"the local cluster in {_folder()} did not answer within {ANSWER_WITHIN_S:.0f} s: "
+                f"see {_folder()}/log"
+            ) from exc
+        except OSError:
+            return None
+    return msgspec.json.decode(line, type=Answer) if line else None
 
-    def _start_server(self) -> str:
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "vscrapy_magic.store.keeper", str(self._folder / "server")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        if self._keeper.stdout is None:
-            raise AssertionError("it is a pipe")
-        line = self._keeper.stdout.readline().decode().strip()
-        if not line.startswith("unix:"):
-            raise ServerStartError(line.removeprefix("!") or "the embedded server did not start")
-        return line
 
-    def _start_worker(self, name: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "vscrapy_magic.worker", self.url),
-                *("--name", name, "--log-level", "ERROR", "--with-parent"),
-            ],
-            cwd=self._folder,
-            stdin=subprocess.PIPE,
-            start_new_session=True,  # an interrupt at the terminal is the sender's business
-        )
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Only one process of this user starts a keeper at a time."""
+    with (runtime_dir() / _LOCK_NAME).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
-    def close(self) -> None:
-        """End workers, then the server. Idempotent."""
-        for worker in self._workers:
-            worker.terminate()
-        for worker in self._workers:
-            try:
-                worker.wait(LEAVE_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
-            if worker.stdin is not None:
-                worker.stdin.close()
-        self._workers.clear()
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None and keeper.stdin is not None and keeper.stdout is not None:
-            keeper.stdin.close()
-            keeper.wait()
-            keeper.stdout.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+def _start_keeper() -> None:
+    """See that a keeper answers calls.
+
+    Raises:
+        ServerStartError: it cannot be started.
+    """
+    with _starting():
+        if LocalCluster.running() is not None:
+            return  # another sender was faster
+        try:
+            started = subprocess.run(
+                [*_KEEPER, str(_folder())],
+                cwd="/",
+                env=helper_variables(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=ANSWER_WITHIN_S,  # for a keeper that is just ending
+                start_new_session=True,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            raise ServerStartError(f"the local cluster cannot be started: {exc}") from exc
+    if READY not in started.stdout:
+        said = (started.stdout or started.stderr).decode(errors="replace").strip().splitlines()
+        words = said[-1] if said else "it said nothing"
+        raise ServerStartError(f"the local cluster cannot be started: {words}")

@@ -1,86 +1,231 @@
-"""Owns how a sender follows its crawl: collects outputs and log lines, beats, and sees the end.
+"""Owns how a sender follows its crawl: a thread that collects outputs and log lines to the end.
 
-Runs in the sender's main thread; what is collected is handed to a sink, and acknowledged after
-that.
+Runs in the sender's process, one thread a crawl. Outputs go to the spool, then to whoever writes
+feeds, and are acknowledged after that; log lines and the crawl's state go to listeners.
 """
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from vscrapy_magic.errors import StoreRolledBackError, StoreUnreachableError
+import msgspec
+
+from vscrapy_magic.errors import (
+    CrawlNotFoundError,
+    StoreError,
+    StoreRolledBackError,
+    StoreUnreachableError,
+)
+from vscrapy_magic.sender.spool import Spool, SpoolFullError
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, CrawlView, Mover
-from vscrapy_magic.store.keys import CrawlId
+from vscrapy_magic.store.crawls import FINAL_STATES, Crawls, CrawlView, Mover
+from vscrapy_magic.store.keys import WorkerName
 from vscrapy_magic.store.logs import LogLine, Logs
-from vscrapy_magic.store.messages import CrawlState, SessionRecord
-from vscrapy_magic.store.outputs import Output, Outputs, Witness
-from vscrapy_magic.store.presence import BEAT_MS, Presence
+from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.outputs import Doorbell, Output, Outputs, Witness
+from vscrapy_magic.store.presence import Liveness, Presence
 
-LOOK_FIRST_S: Final = 0.02  # pause after something came
-LOOK_LAST_S: Final = 0.25  # pause after nothing came for a while
-LOGS_AFTER_END_S: Final = 1.0  # the last lines of a worker come a moment after the crawl's end
+logger = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.25  # between two looks at a crawl that brings nothing
+LOOK_BUSY_S: Final = 0.1  # between two looks at one that brings much
+RETRY_S: Final = 1.0  # before a server that is away, or a full disk, is tried again
+ALONE_S: Final = 1.5  # without a worker: then it is said that there is none
+QUIET_S: Final = 0.5  # without a line after the end: then the last line has come
+_ALONE_AGAIN_S: Final = 60.0
+_WAITING_FOR_WORKERS: Final = frozenset({CrawlState.QUEUED, CrawlState.WAITING})
+SENDER: Final = WorkerName("sender")  # in whose name the sender's own lines are shown
 
 
-class Sink(Protocol):
-    """Where a crawl's outputs go; returns only when they are kept."""
+class Listener(Protocol):
+    """Who is told what a crawl does; called from its follower's thread, so be quick."""
 
-    def keep(self, outputs: Sequence[Output]) -> None: ...
+    def lines(self, lines: Sequence[LogLine]) -> None:
+        """Lines of workers, and of the sender itself."""
 
-    def lines(self, lines: Sequence[LogLine]) -> None: ...
+    def view(self, view: CrawlView) -> None:
+        """The crawl as it is now: with each change, and at most ten times a second."""
+
+    def ended(self, view: CrawlView) -> None:
+        """The crawl is over, and all that it brought is in the spool. Called once."""
 
 
 class Follower:
-    """Follows one crawl to its end; used from one thread."""
+    """Follows one crawl to its end, in a thread of its own.
 
-    def __init__(self, store: Store, crawl_id: CrawlId, sink: Sink, session: SessionRecord) -> None:
-        self._crawl_id = crawl_id
+    Args:
+        collect: whether this process takes the outputs; otherwise its own sender does.
+        deliver: gets the outputs that were new, before they are acknowledged.
+        pulse: called a few times a second.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        view: CrawlView,
+        listener: Listener,
+        *,
+        collect: bool = True,
+        deliver: Callable[[Sequence[Output]], None] = lambda _: None,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._spool = spool
+        self._view = view
+        self._listener = listener
+        self._collect = collect
+        self._deliver = deliver
+        self._pulse = pulse
         self._crawls = Crawls(store)
-        self._outputs = Outputs(store, crawl_id)
+        self._outputs = Outputs(store, view.crawl_id)
         self._logs = Logs(store)
-        self._presence = Presence(store)
-        self._session = session
-        self._sink = sink
-        self._after: Witness | None = None
         self._log_after = "0-0"
-        self._beaten = 0.0
+        self._presence = Presence(store)
+        self._looked = 0.0
+        self._alone_since = 0.0
+        self._quiet_since = 0.0
+        self._problem = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"vscrapy-follow-{view.crawl_id}", daemon=True
+        )
 
-    def follow(self, tick: Callable[[], None]) -> CrawlView:
-        """Collect until the crawl is over; its last state.
+    def start(self) -> None:
+        self._thread.start()
 
-        Args:
-            tick: called between looks, at least four times a second; may stop the crawl.
-        """
-        pause_s, over_since = LOOK_FIRST_S, 0.0
-        while True:
-            try:
-                came = self._look()
-                view = self._crawls.view(self._crawl_id)
-            except StoreUnreachableError:
-                came, view = False, None
-            if view is not None and view.over and not came:
-                over_since = over_since or time.monotonic()
-                if time.monotonic() - over_since > LOGS_AFTER_END_S:
-                    return view
-            tick()
-            pause_s = LOOK_FIRST_S if came else min(2 * pause_s, LOOK_LAST_S)
-            time.sleep(pause_s)
+    def close(self) -> None:
+        """Follow no further, and wait for the thread; idempotent, from any thread but its own."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
-    def _look(self) -> bool:
-        """Collect what there is; whether something came."""
-        if time.monotonic() - self._beaten > BEAT_MS / 1000:
-            self._presence.beat_session(self._session)
-            self._beaten = time.monotonic()
-        lines, self._log_after = self._logs.read(self._crawl_id, self._log_after)
-        if lines:
-            self._sink.lines(lines)
+    def _run(self) -> None:
         try:
-            outputs = self._outputs.read(self._after)
-            if outputs:
-                self._sink.keep(outputs)
-                self._after = outputs[-1].witness
-                self._outputs.ack(outputs[-1])
-        except StoreRolledBackError:
-            self._crawls.move(self._crawl_id, CrawlState.STORE_ROLLED_BACK, Mover.SENDER)
+            with self._store.blocking_client() as client:
+                bell = Doorbell(client, self._view.crawl_id)
+                while not (self._stop.is_set() or self._is_done()):
+                    self._turn(bell)
+        except Exception:
+            # A thread that dies must not leave its user waiting for ever.
+            logger.exception("Crawl %s is followed no further", self._view.crawl_id)
+            self._lose("it could not be followed; the log of this process says why")
+        if not self._stop.is_set():
+            self._listener.ended(self._view)
+
+    def _is_done(self) -> bool:
+        """Whether the crawl is over and nothing has come for a while."""
+        if self._view.state not in FINAL_STATES or not self._quiet_since:
+            return False  # the second: it was over before, and nothing has been asked yet
+        return time.monotonic() - self._quiet_since > QUIET_S
+
+    def _turn(self, bell: Doorbell) -> None:
+        try:
+            came = self._take_outputs() | self._take_lines()
+            now = time.monotonic()
+            self._quiet_since = now if came or not self._quiet_since else self._quiet_since
+            if now - self._looked >= (LOOK_BUSY_S if came else 0):
+                self._looked = now
+                self._pulse()
+                self._look()
+            if not came:
+                with self._store.errors_wrapped():
+                    bell.wait(self._after, self._log_after, self._wait_s())
+            self._tell_problem("")
+        except StoreRolledBackError as exc:
+            self._tell_problem(str(exc))
+            self._crawls.move(self._view.crawl_id, CrawlState.STORE_ROLLED_BACK, Mover.SENDER)
+            self._collect = False
+        except CrawlNotFoundError:
+            self._lose(f"the server at {self._store.address} does not know it any more")
+        except (StoreUnreachableError, SpoolFullError) as exc:
+            self._tell_problem(str(exc))
+            self._stop.wait(RETRY_S)
+        except StoreError as exc:
+            if self._stop.is_set():
+                return
+            self._tell_problem(str(exc))
+            self._stop.wait(RETRY_S)
+
+    def _wait_s(self) -> float:
+        return LOOK_BUSY_S if self._view.state in FINAL_STATES else LOOK_S
+
+    @property
+    def _after(self) -> Witness | None:
+        return self._spool.last
+
+    def _take_outputs(self) -> bool:
+        if not self._collect:
             return False
-        return bool(lines or outputs)
+        outputs = self._outputs.read(self._after)
+        if not outputs:
+            return False
+        self._deliver(self._spool.keep(outputs))
+        self._outputs.ack(outputs[-1])
+        return True
+
+    def _take_lines(self) -> bool:
+        lines, self._log_after = self._logs.read(self._view.crawl_id, self._log_after)
+        if not lines:
+            return False
+        if self._spool.collects:
+            self._spool.keep_lines(lines)
+        self._listener.lines(lines)
+        return True
+
+    def _look(self) -> None:
+        before, self._view = self._view, self._crawls.view(self._view.crawl_id)
+        if self._view.state in FINAL_STATES and before.state not in FINAL_STATES:
+            self._quiet_since = time.monotonic()
+        if self._view != before:
+            self._listener.view(self._view)
+        self._see_workers()
+
+    def _see_workers(self) -> None:
+        """Say it when a crawl waits because nobody is there to work on it."""
+        now = time.monotonic()
+        if self._view.members or self._view.state not in _WAITING_FOR_WORKERS:
+            self._alone_since = 0.0
+            return
+        self._alone_since = self._alone_since or now
+        if now - self._alone_since < ALONE_S:
+            return
+        self._alone_since = now + _ALONE_AGAIN_S  # not again for a while
+        env = self._view.spec.env
+        live = [w for w in self._presence.workers() if w.liveness is not Liveness.GONE]
+        if not live:
+            self._say(
+                logging.WARNING,
+                f"no worker serves {self._store.address}: start one with `vscrapy worker URL`; "
+                "the crawl begins when one comes",
+            )
+        elif env and not any(worker.record.env == env for worker in live):
+            self._say(
+                logging.WARNING,
+                f"none of the {len(live)} workers has the packages of this environment: "
+                "the crawl begins when one comes",
+            )
+
+    def _lose(self, why: str) -> None:
+        self._quiet_since = time.monotonic() - 2 * QUIET_S
+        if self._view.state in FINAL_STATES:
+            return
+        self._view = msgspec.structs.replace(self._view, state=CrawlState.LOST, why=why)
+        self._listener.view(self._view)
+
+    def _tell_problem(self, text: str) -> None:
+        """Show what is wrong once, and once that it is right again."""
+        if text == self._problem:
+            return
+        self._problem = text
+        if text:
+            self._say(logging.WARNING, text)
+        else:
+            self._say(logging.INFO, "the server answers again")
+
+    def _say(self, level: int, text: str) -> None:
+        """A line of the sender's own."""
+        line = LogLine(int(time.time() * 1000), level, "sender", text, SENDER, "sender")
+        self._listener.lines([line])

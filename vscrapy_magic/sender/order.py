@@ -1,21 +1,32 @@
-"""Owns what is ordered: a spider file with its options, made into a bundle and a crawl's spec.
+"""Owns what is ordered: shipped source with the options of a crawl, made into a crawl's spec.
 
-Runs in the sender's process. The file is shipped as source and executed by the children only.
+Runs in the sender's process. Limits that hold for the whole crawl are taken from the settings in
+force for the spider, so that no worker counts them for itself.
 """
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
 from vscrapy_magic.errors import ConfigError
+from vscrapy_magic.sender.bundle import Shipped, ship_file
+from vscrapy_magic.sender.options import MASK, CrawlOptions, setting_notes
+from vscrapy_magic.sender.project import (
+    data_files,
+    inspect,
+    shared_state_of,
+    source_files,
+    spider_file,
+)
 from vscrapy_magic.store.crawls import Crawls, new_crawl_id
+from vscrapy_magic.store.inspection import FeedOrder, Inspection, Source
 from vscrapy_magic.store.keys import SessionId
 from vscrapy_magic.store.messages import Bundle, CloseLimits, CrawlSpec, encode
+from vscrapy_magic.store.values import CannotCrossError, Codec
 
-BUNDLE_BYTES: Final = 50 * 1024 * 1024  # of all shipped files together
 _FIFO_QUEUES: Final = "FifoMemoryQueue"
 
 
@@ -23,84 +34,176 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One crawl as the user asked for it.
 
     Attributes:
-        spider: name, or empty for the only spider of the file.
-        workers: at most so many; 0 means all.
+        shipped: the source, with data files and environment variables; its `pinned` says why more
+            than one worker would give something else.
+        spider: name of the spider, or of its class.
+        settings: given with the order; they win over those of spider and project.
+        in_force: what is known of the settings in force for the spider, plain.
+        workers: at most so many; None: all, or one when the source is pinned.
+        notes: what its user should know before it runs.
+        feeds: how the feeds are written at the sender; None when there are none.
     """
 
-    path: Path
+    shipped: Shipped
     spider: str = ""
     args: dict[str, str] = {}
-    settings: dict[str, str] = {}
-    workers: int = 0
+    settings: dict[str, Any] = {}
+    in_force: dict[str, Any] = {}
+    workers: int | None = None
+    notes: tuple[str, ...] = ()
+    keep_open: bool = False
+    feeds: FeedOrder | None = None
+
+    @property
+    def workers_max(self) -> int:
+        """At most so many workers; 0 means all."""
+        if self.workers is not None:
+            return self.workers
+        return 1 if self.shipped.pinned else 0
+
+    @property
+    def log_level(self) -> int:
+        """The level that the workers log from."""
+        level = logging.getLevelName(str(self._setting("LOG_LEVEL", "DEBUG")))
+        return level if isinstance(level, int) else logging.DEBUG
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """A setting in force that is yes or no, read as Scrapy reads it."""
+        return str(self._setting(name, default)) in {"1", "True", "true"}
+
+    def text(self, name: str, default: str = "") -> str:
+        """A setting in force that is text."""
+        value = self._setting(name, default)
+        return default if value is None else str(value)
+
+    def _setting(self, name: str, default: Any) -> Any:
+        return self.settings.get(name, self.in_force.get(name, default))
+
+    def __repr__(self) -> str:
+        bundle = self.shipped.bundle
+        env = dict.fromkeys(bundle.env, MASK)
+        return f"<Order {self.spider}: {len(bundle.files)} files, environment {env}>"
 
 
-def pairs(options: Sequence[str], letter: str) -> dict[str, str]:
-    """NAME=VALUE options as a dictionary; later ones win.
+def project_order(options: CrawlOptions) -> Order:
+    """An order for a spider of the project around the working folder.
 
     Raises:
-        ConfigError: one has no `=`.
+        ConfigError: there is no such project or spider, or an option cannot be used.
     """
-    found = {}
-    for option in options:
-        name, separator, value = option.partition("=")
-        if not separator or not name:
-            raise ConfigError(f"{letter} {option}: write it as {letter} NAME=VALUE")
-        found[name] = value
-    return found
+    source = _source(options, spider=options.target)
+    found = inspect(source)
+    bundle = Bundle(
+        files=source_files(found) | data_files(options.files),
+        entry="",
+        project=found.project,
+        env=options.environment(),
+    )
+    shipped = Shipped(bundle, digest_of(bundle), found.notes, shared_state_of(found))
+    return _order(options, source, found, shipped)
 
 
-def place(order: Order, crawls: Crawls, session: SessionId | None) -> CrawlSpec:
+def file_order(options: CrawlOptions) -> Order:
+    """An order for the spider in one file, with what it uses from beside it, or of its project.
+
+    Raises:
+        ConfigError: the file cannot be read or run, or an option cannot be used.
+    """
+    path = spider_file(options.target).resolve()
+    source = _source(options, entry=str(path))
+    found = inspect(source)
+    shipped = ship_file(path, env=options.environment())
+    bundle = msgspec.structs.replace(
+        shipped.bundle,
+        files=source_files(found) | shipped.bundle.files | data_files(options.files),
+        project=found.project,
+    )
+    shipped = Shipped(bundle, digest_of(bundle), shipped.notes, shared_state_of(found))
+    return _order(options, source, found, shipped)
+
+
+def digest_of(bundle: Bundle) -> str:
+    """The name that a bundle is kept under."""
+    return hashlib.sha256(encode(bundle)).hexdigest()
+
+
+def _source(options: CrawlOptions, *, entry: str = "", spider: str = "") -> Source:
+    return Source(
+        entry=entry,
+        spider=spider,
+        settings=options.cmdline_settings(),
+        args=options.args,
+        output=options.output,
+        overwrite=options.overwrite,
+    )
+
+
+def _order(options: CrawlOptions, source: Source, found: Inspection, shipped: Shipped) -> Order:
+    source = msgspec.structs.replace(source, spider=found.spider)
+    own = found.settings.keys() - options.settings.keys()
+    strange = setting_notes(options.settings, found.known, own)
+    return Order(
+        shipped=shipped,
+        spider=found.spider,
+        args=options.args,
+        settings=options.cmdline_settings(),
+        in_force=found.settings,
+        workers=options.workers,
+        notes=(*options.notes(), *strange, *shipped.notes),
+        keep_open=options.keep_open,
+        feeds=FeedOrder(source=source, quiet=options.nolog) if found.feeds else None,
+    )
+
+
+def place(order: Order, crawls: Crawls, session: SessionId | None, *, env: str = "") -> CrawlSpec:
     """Ship the source and create the crawl; workers begin at once.
 
+    Args:
+        session: the owner; None for a detached crawl.
+        env: environment that its workers must have; empty for any.
+
     Raises:
-        ConfigError: the file cannot be read, is no Python or too large, or a number is none.
+        ConfigError: a setting cannot be sent, or a number is none.
     """
-    bundle = _bundle(order.path)
-    digest = hashlib.sha256(encode(bundle)).hexdigest()
+    shipped = order.shipped
+    in_force = order.in_force | order.settings
+    queue = str(in_force.get("SCHEDULER_MEMORY_QUEUE", ""))
     spec = CrawlSpec(
         crawl_id=new_crawl_id(),
         spider=order.spider,
-        bundle=digest,
+        bundle=shipped.digest,
         args=order.args,
-        settings={
-            name: msgspec.Raw(msgspec.msgpack.encode(value))
-            for name, value in order.settings.items()
-        },
+        settings=_encoded(order.settings),
         session=session,
-        workers=order.workers,
-        lifo=not order.settings.get("SCHEDULER_MEMORY_QUEUE", "").endswith(_FIFO_QUEUES),
-        limits=_limits(order.settings),
+        workers=order.workers_max,
+        lifo=not queue.endswith(_FIFO_QUEUES),
+        keep_open=order.keep_open,
+        limits=_limits(in_force),
+        env=env,
     )
-    crawls.put_bundle(bundle, digest)
+    crawls.put_bundle(shipped.bundle, shipped.digest)
     crawls.create(spec)
     return spec
 
 
-def _bundle(path: Path) -> Bundle:
-    try:
-        source = path.read_bytes()
-    except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}") from exc
-    if path.suffix not in {".py", ".pyw"}:
-        raise ConfigError(f"{path}: a spider file ends in .py")
-    if len(source) > BUNDLE_BYTES:
-        raise ConfigError(f"{path}: larger than {BUNDLE_BYTES >> 20} MB")
-    try:
-        compile(source, str(path), "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as exc:
-        line = getattr(exc, "lineno", None)
-        where = f"{path}, line {line}" if line else str(path)
-        raise ConfigError(f"{where}: {getattr(exc, 'msg', exc)}") from exc
-    return Bundle(files={path.name: source}, entry=path.name)
+def _encoded(settings: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
+    codec = Codec()
+    encoded = {}
+    for name, value in settings.items():
+        try:
+            encoded[name] = msgspec.Raw(codec.encode(value))
+        except CannotCrossError as exc:
+            raise ConfigError(f"the setting {name} cannot be sent: {exc}") from exc
+    return encoded
 
 
-def _limits(settings: dict[str, str]) -> CloseLimits:
+def _limits(settings: Mapping[str, Any]) -> CloseLimits:
     def number(name: str) -> float:
-        value = settings.get(name, "0")
+        value = settings.get(name) or 0
         try:
             return float(value)
-        except ValueError as exc:
-            raise ConfigError(f"-s {name}={value}: a number is needed") from exc
+        except (TypeError, ValueError) as exc:
+            raise ConfigError(f"{name}={value}: a number is needed") from exc
 
     return CloseLimits(
         items=int(number("CLOSESPIDER_ITEMCOUNT")),

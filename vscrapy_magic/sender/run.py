@@ -1,166 +1,195 @@
-"""Owns one crawl run from a terminal: orders it, streams its lines, writes its feeds, stops it.
+"""Owns one crawl run from a terminal: orders it, shows it, writes its feeds, stops it.
 
-Runs in the process of `vscrapy runspider`. The first interrupt stops, the second kills.
+Runs in the process of `vscrapy crawl` and `vscrapy runspider`, in its main thread. The first
+interrupt stops the crawl, the second kills it, the third leaves at once.
 """
 
-import contextlib
 import os
-import secrets
 import signal
-import socket
-import struct
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Sequence
-from typing import Final, TextIO
+from pathlib import Path
+from types import FrameType
+from typing import Final, Self, TextIO
 
-import msgspec
-
-from vscrapy_magic.errors import ConfigError
-from vscrapy_magic.sender.follow import Follower
-from vscrapy_magic.sender.order import Order, place
-from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, CrawlView
-from vscrapy_magic.store.keys import SessionId
-from vscrapy_magic.store.logs import LogLine
-from vscrapy_magic.store.messages import CrawlState, SessionRecord
-from vscrapy_magic.store.outputs import Output
-from vscrapy_magic.store.presence import Presence
+from vscrapy_magic.errors import ConfigError, StoreError
+from vscrapy_magic.sender.crawl import Crawl, describe
+from vscrapy_magic.sender.feeds import FeedWriter
+from vscrapy_magic.sender.options import CrawlOptions
+from vscrapy_magic.sender.order import Order
+from vscrapy_magic.sender.session import Session
+from vscrapy_magic.sender.terminal import DATE_FORMAT, FORMAT, LineFormat, Terminal, log_file
+from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.presence import Liveness, Presence
 
 EXIT_FINISHED: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
-_HEAD: Final = struct.Struct(">I")
-_FEED_SETTINGS: Final = "FEED_"
-_LEVELS: Final = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+LOOK_S: Final = 0.1  # between two looks at whether an interrupt came
+_LEAVE_AT: Final = 3  # interrupts
+_INFO: Final = 20
 
 
-class Feeds(msgspec.Struct, frozen=True):
-    """Feeds as on Scrapy's command line: appended to (`-o`) and overwritten (`-O`)."""
-
-    append: Sequence[str] = ()
-    overwrite: Sequence[str] = ()
-
-
-class TerminalSink:
-    """Prints lines with their worker's name; hands items to the feed writer."""
-
-    def __init__(self, feeds: Feeds, order: Order, out: TextIO, *, quiet: bool) -> None:
-        self._out = None if quiet else out
-        self._writer: subprocess.Popen[bytes] | None = None
-        if feeds.append or feeds.overwrite:
-            self._writer = _start_writer(feeds, order)
-
-    def keep(self, outputs: Sequence[Output]) -> None:
-        if self._writer is None or self._writer.stdin is None:
-            return
-        try:
-            for output in outputs:
-                if output.item_count:
-                    self._writer.stdin.write(_HEAD.pack(len(output.items)) + output.items)
-            self._writer.stdin.flush()
-        except OSError as exc:
-            raise ConfigError("the feed writer has ended; its message is above") from exc
-
-    def lines(self, lines: Sequence[LogLine]) -> None:
-        if self._out is None:
-            return
-        for line in lines:
-            at = time.strftime("%H:%M:%S", time.localtime(line.time_ms / 1000))
-            level = _LEVELS.get(line.level, str(line.level))
-            self._out.write(f"{line.worker} {at} [{line.logger}] {level}: {line.text}\n")
-        self._out.flush()
-
-    def close(self) -> int:
-        """Finish the feeds; the writer's exit code."""
-        if self._writer is None or self._writer.stdin is None:
-            return 0
-        with contextlib.suppress(OSError):  # it has ended already, and its exit code says how
-            self._writer.stdin.close()
-        return self._writer.wait()
-
-
-def _start_writer(feeds: Feeds, order: Order) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "vscrapy_magic.runtime.feeds"]
-    command += [f"-o{uri}" for uri in feeds.append] + [f"-O{uri}" for uri in feeds.overwrite]
-    settings = {k: v for k, v in order.settings.items() if k.startswith(_FEED_SETTINGS)}
-    command += ["--spider", order.spider or order.path.stem]
-    command += ["--settings", msgspec.json.encode(settings).decode()]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-
-
-def run(store: Store, order: Order, feeds: Feeds, *, quiet: bool = False) -> int:
-    """Run one crawl to its end in this terminal; the exit code.
+def run(session: Session, order: Order, options: CrawlOptions) -> int:
+    """Run one crawl to its end in this terminal, or detach from it; the exit code.
 
     Raises:
-        ConfigError: the order cannot be placed.
+        ConfigError: the order cannot be placed, or a file cannot be written.
+        StoreError: the server cannot be asked.
     """
-    session = SessionRecord(
-        session=SessionId(secrets.token_hex(8)),
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        kind="terminal",
-        started_ms=int(time.time() * 1000),
-    )
-    presence, crawls = Presence(store), Crawls(store)
-    presence.beat_session(session)
-    spec = place(order, crawls, session.session)
-    interrupts = _Interrupts()
-    sink = TerminalSink(feeds, order, sys.stderr, quiet=quiet)
-    told = 0
+    _write_pid(options.pidfile)
+    with log_file(
+        options.logfile or order.text("LOG_FILE"),
+        append=order.flag("LOG_FILE_APPEND", default=True),
+        encoding=order.text("LOG_ENCODING", "utf-8"),
+    ) as log:
+        form = LineFormat(
+            order.text("LOG_FORMAT", FORMAT),
+            order.text("LOG_DATEFORMAT", DATE_FORMAT),
+            tuple(order.shipped.bundle.env.values()),
+        )
+        shown = order.flag("LOG_ENABLED", default=True)
+        terminal = Terminal(form, log if shown else None, quiet=options.nolog)
+        for note in order.notes:
+            terminal.note(note)
+        if order.shipped.pinned and order.workers is None:
+            terminal.say(f"WARNING: {order.shipped.pinned}: on one worker; --workers N overrides")
+        if options.detach or options.background:
+            return _detach(session, order, options, terminal)
+        feed_log = None if log is sys.stderr else log
+        return _Run(session, order, terminal).to_its_end(feed_log)
 
-    def tick() -> None:
-        nonlocal told
-        if interrupts.count > told:
-            told = interrupts.count
-            _say("stopping; once more kills" if told == 1 else "killing")
-            (crawls.stop if told == 1 else crawls.kill)(spec.crawl_id)
 
+def _write_pid(path: str) -> None:
+    if not path:
+        return
     try:
-        with interrupts:
-            view = Follower(store, spec.crawl_id, sink, session).follow(tick)
-    finally:
-        feed_code = sink.close()
-        presence.end_session(session.session)
-    _say(summary(view))
-    if interrupts.count:
-        return EXIT_INTERRUPTED
-    done = view.state is CrawlState.FINISHED and feed_code == 0
-    return EXIT_FINISHED if done else EXIT_FAILED
+        Path(path).write_text(f"{os.getpid()}\n", encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(f"--pidfile {path}: {exc.strerror}") from exc
 
 
-def summary(view: CrawlView) -> str:
-    """One line on how a crawl ended."""
-    totals = view.totals
-    why = f" ({view.why or view.close_reason})" if view.why or view.close_reason else ""
-    seconds = max(0, view.ended_ms - (view.started_ms or view.created_ms)) / 1000
-    return (
-        f"crawl {view.crawl_id} {view.state}{why}: {totals.items} items, {totals.pages} pages, "
-        f"{totals.failures} failures in {seconds:.1f} s"
+def _detach(session: Session, order: Order, options: CrawlOptions, terminal: Terminal) -> int:
+    if options.output or options.overwrite:
+        named = (options.output or options.overwrite)[0]
+        raise ConfigError(
+            f"{named}: a detached crawl has nobody here to write it; leave it out, and fetch the "
+            "items with `vscrapy items ID`"
+        )
+    if order.feeds is not None:
+        terminal.note("FEEDS are not written for a detached crawl: `vscrapy items ID` fetches them")
+    if not options.detach:
+        terminal.note("--bg: in a terminal the same as --detach")
+    crawl = session.place(order, detach=True)
+    terminal.say(f"crawl {crawl.id} {crawl.spider} goes on by itself on {_where(session)}")
+    terminal.say(
+        f"`vscrapy logs {crawl.id} -f` follows it, `vscrapy items {crawl.id}` fetches its items, "
+        f"`vscrapy stop {crawl.id}` ends it"
     )
+    _tell_workers(session, terminal)
+    return EXIT_FINISHED
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"vscrapy: {text}\n")
-    sys.stderr.flush()
+def _where(session: Session) -> str:
+    return "the local cluster" if session.is_local else session.store.address
 
 
-class _Interrupts:
-    """Counts interrupts instead of raising them, for as long as it is entered."""
+def _tell_workers(session: Session, terminal: Terminal) -> None:
+    """Say so when nobody is there to take the crawl."""
+    workers = Presence(session.store).workers()
+    if not session.is_local and not any(view.liveness is Liveness.LIVE for view in workers):
+        terminal.say(
+            f"no worker serves {session.store.address} now; the crawl waits for one: "
+            "`vscrapy worker URL` on any machine"
+        )
+
+
+class _Run:
+    """One crawl from its order to its exit code."""
+
+    def __init__(self, session: Session, order: Order, terminal: Terminal) -> None:
+        self._session = session
+        self._order = order
+        self._terminal = terminal
+
+    def to_its_end(self, feed_log: TextIO | None) -> int:
+        feeds = self._order.feeds
+        writer = FeedWriter(feeds, feed_log) if feeds is not None else None
+        try:
+            with Interrupts() as interrupts:
+                deliver = writer.deliver if writer is not None else lambda _: None
+                crawl = self._session.place(self._order, deliver=deliver)
+                self._terminal.note(f"crawl {crawl.id} {crawl.spider} on {_where(self._session)}")
+                _tell_workers(self._session, self._terminal)
+                crawl.listen(self._terminal)
+                is_over = self._wait(crawl, interrupts)
+        finally:
+            are_written = writer is None or writer.close()
+        if not is_over:
+            self._terminal.say(f"crawl {crawl.id} was left; its workers end it by themselves")
+            return EXIT_INTERRUPTED
+        return self._ended(crawl, interrupts, are_written=are_written)
+
+    def _wait(self, crawl: Crawl, interrupts: "Interrupts") -> bool:
+        """Wait for the end; False when the user does not want to wait any more."""
+        told = 0
+        while not crawl.is_over:
+            crawl.wait(LOOK_S)
+            if interrupts.count > told:
+                told += 1
+                if told >= _LEAVE_AT:
+                    return False
+                self._stop(crawl, now=told > 1)
+        return True
+
+    def _stop(self, crawl: Crawl, *, now: bool) -> None:
+        self._terminal.say(
+            f"killing crawl {crawl.id}; once more leaves it"
+            if now
+            else f"stopping crawl {crawl.id} after what is in flight; once more kills it"
+        )
+        try:
+            crawl.stop(now=now)
+        except StoreError as exc:
+            self._terminal.say(f"{exc}; once more leaves")
+
+    def _ended(self, crawl: Crawl, interrupts: "Interrupts", *, are_written: bool) -> int:
+        view, order = crawl.view, self._order
+        if order.flag("STATS_DUMP", default=True) and order.log_level <= _INFO:
+            self._terminal.dump_stats(crawl.stats, view.ended_ms)
+        if not are_written:
+            self._terminal.say(
+                f"not all feeds were written; the items are kept: `vscrapy items {crawl.id}`"
+            )
+        is_well = view.state is CrawlState.FINISHED and are_written
+        say = self._terminal.note if is_well else self._terminal.say
+        say(f"crawl {describe(view)}")
+        if len(crawl.failures):
+            self._terminal.note(f"`vscrapy errors {crawl.id}` shows the failures")
+        if interrupts.count:
+            return EXIT_INTERRUPTED
+        return EXIT_FINISHED if is_well else EXIT_FAILED
+
+
+class Interrupts:
+    """Counts SIGINT and SIGTERM instead of raising, for as long as it is entered."""
 
     def __init__(self) -> None:
         self.count = 0
         self._main = threading.current_thread() is threading.main_thread()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         if self._main:
-            self._old = signal.signal(signal.SIGINT, self._interrupted)
+            self._old = {
+                number: signal.signal(number, self._interrupted)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+        return self
 
-    def _interrupted(self, *_: object) -> None:
+    def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
 
     def __exit__(self, *_: object) -> None:
         if self._main:
-            signal.signal(signal.SIGINT, self._old)
+            for number, old in self._old.items():
+                signal.signal(number, old)

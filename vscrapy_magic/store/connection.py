@@ -44,6 +44,9 @@ _SHORTEST_BLOCK_S: Final = 0.001  # a blocking read of 0 would never end
 _AUTH_CODE: Final = re.compile(r"\b(NOAUTH|NOPERM|WRONGPASS)\b")
 _READ_ONLY_CODE: Final = re.compile(r"\b(READONLY|OOM|MISCONF|MASTERDOWN|NOREPLICAS)\b")
 
+_DISTRUST: Final = "CERTIFICATE_VERIFY_FAILED"
+_NO_DATABASE: Final = "DB index"
+
 
 class Store:
     """An open connection pool; thread-safe, and closed by whoever made it.
@@ -85,10 +88,21 @@ class Store:
         store = cls(url, timeout_s=timeout_s)
         try:
             store._check()
+        except StoreUnreachableError as exc:
+            store.close()
+            raise StoreUnreachableError(f"{exc}{store._tls_hint(str(exc))}") from exc
         except BaseException:
             store.close()
             raise
         return store
+
+    def _tls_hint(self, text: str) -> str:
+        """What to try when only one of the two sides seems to speak TLS."""
+        if self.url.startswith("rediss:"):
+            is_mute = "Timeout" in text or ("[SSL" in text and _DISTRUST not in text)
+            return "; without TLS its address begins with redis://" if is_mute else ""
+        is_cut_off = "while reading" in text or "closed by server" in text
+        return "; with TLS its address begins with rediss://" if is_cut_off else ""
 
     def _check(self) -> None:
         with self.errors_wrapped():
@@ -132,8 +146,8 @@ class Store:
         except RedisError as exc:
             raise self._wrapped(exc, f"script {script.name}: ") from exc
 
-    def pop_wake(self, key: str, timeout_s: float) -> bool:
-        """Block until the list `key` has an entry, and take it; False when there came none.
+    def pop_wake(self, key: str, timeout_s: float, *more: str) -> bool:
+        """Block until one of the lists has an entry, and take it; False when there came none.
 
         Any number of threads may wait; `close` ends the wait of all.
 
@@ -142,11 +156,11 @@ class Store:
         """
         with self.errors_wrapped():
             if self._closed or timeout_s <= 0:
-                return self.client.lpop(key) is not None
+                return any(self.client.lpop(key) is not None for key in (key, *more))
             connection = self._waiting.get_connection()
             try:
                 connection.send_command(  # type: ignore[no-untyped-call]
-                    "BLPOP", key, max(timeout_s, _SHORTEST_BLOCK_S)
+                    "BLPOP", key, *more, max(timeout_s, _SHORTEST_BLOCK_S)
                 )
                 if not connection.can_read(timeout_s + self._timeout_s):
                     raise redis.TimeoutError("no answer to a blocking read")
@@ -160,11 +174,13 @@ class Store:
 
     @contextmanager
     def blocking_client(self) -> Iterator[redis.Redis]:
-        """A client of the caller's own whose reads have no time limit, for blocking commands.
+        """A client of the caller's own, for commands that block for less than the time limit.
 
-        `close` of the store breaks its connection, from any thread.
+        A read without a limit would never end after a cut of the network: no word comes then, not
+        even that the connection is gone. `close` of the store breaks its connection, from any
+        thread.
         """
-        pool = self._new_pool(None)
+        pool = self._new_pool(self._timeout_s)
         with self._lock:
             self._dedicated.add(pool)
         try:
@@ -205,6 +221,16 @@ class Store:
             )
         if isinstance(exc, BusyLoadingError):
             return StoreUnreachableError(f"{where} is still reading its data: try again soon")
+        if _DISTRUST in text:
+            return StoreUnreachableError(
+                f"{where} has a certificate that is not trusted here ({text}): name the file of its "
+                "authority, as in rediss://host:6379?ssl_ca_certs=/path/of/ca.pem, and the host as "
+                "the certificate does"
+            )
+        if _NO_DATABASE in text:
+            return StoreError(
+                f"{where} has no such database ({text}): take a lower number after the host, or 0"
+            )
         if isinstance(exc, redis.ConnectionError | redis.TimeoutError):
             return StoreUnreachableError(
                 f"{where} does not answer ({text}): see that it runs, that this machine may reach "

@@ -12,6 +12,7 @@ import msgspec
 
 from vscrapy_magic.errors import CrawlNotFoundError, StateError
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import (
     CrawlId,
     MemberToken,
@@ -21,9 +22,11 @@ from vscrapy_magic.store.keys import (
     global_key,
 )
 from vscrapy_magic.store.messages import Bundle, CrawlSpec, CrawlState, Totals, decode, encode
+from vscrapy_magic.store.pushed import pushed
 from vscrapy_magic.store.scripts import load_script
+from vscrapy_magic.store.shared import Shared
 
-RETENTION_MS: Final = 24 * 3600 * 1000  # what is kept of a crawl that is over
+RETENTION_MS: Final = 24 * 3600 * 1000  # half of how long source is kept after its last use
 STOPPED_BY_USER: Final = "shutdown"  # close reason, as Scrapy says after an interrupt
 _WAKE_TTL_MS: Final = 60_000  # a worker that was not there has nothing to wake up for
 _ID_BYTES: Final = 4  # 8 hex digits: short enough to type, and unique among kept crawls
@@ -73,7 +76,16 @@ class MemberView(msgspec.Struct, frozen=True):
 
 
 class CrawlView(msgspec.Struct, frozen=True):
-    """What is known of one crawl at one moment."""
+    """What is known of one crawl at one moment.
+
+    Attributes:
+        why: what a waiting crawl waits for, or why one has failed.
+        since_ms: when it came to its state, or began to wait for what it waits for.
+        control: version of its settings; moved by each change that a user makes.
+        workers_max: at most so many workers, as of now; 0 means all.
+        limited_by: the setting that keeps running workers from doing more, and where:
+            `DOWNLOAD_DELAY = 1 on example.com`; empty when none does.
+    """
 
     crawl_id: CrawlId
     spec: CrawlSpec
@@ -85,6 +97,10 @@ class CrawlView(msgspec.Struct, frozen=True):
     created_ms: int
     started_ms: int
     ended_ms: int
+    since_ms: int = 0
+    control: int = 1
+    workers_max: int = 0
+    limited_by: str = ""
 
     @property
     def over(self) -> bool:
@@ -98,7 +114,8 @@ def new_crawl_id() -> CrawlId:
 
 
 _VIEW_FIELDS: Final = (
-    *("spec", "state", "why", "close_reason", "created_ms", "started_ms", "ended_ms"),
+    *("spec", "state", "why", "close_reason", "limited"),
+    *("created_ms", "started_ms", "ended_ms", "state_ms", "control", "workers"),
     *("items", "pages", "errors", "failures", "queued", "leased"),
 )
 
@@ -209,14 +226,44 @@ class Crawls:
             )
         if reply[0] == b"refused":
             return CrawlState(reply[1].decode())
-        self.wake_workers()
+        if reply[1] != reply[2]:
+            self.wake_workers()
         state = CrawlState(reply[2].decode())
         if state in FINAL_STATES:
             self.sweep(crawl_id)
         return state
 
-    def sweep(self, crawl_id: CrawlId, *, retention_ms: int = RETENTION_MS) -> bool:
-        """Remove what an ended crawl needs no longer; False when it is not over. Idempotent."""
+    def push(
+        self, crawl_id: CrawlId, urls: Sequence[str], *, callback: str = "", priority: int = 0
+    ) -> int:
+        """Add URLs to a crawl that is going on, as its start URLs: visited again if need be.
+
+        Args:
+            callback: name of a method of the spider; empty for `parse`.
+
+        Returns:
+            How many were queued.
+
+        Raises:
+            ConfigError: one of them is no URL, and is named; none was queued.
+            StateError: the crawl is over, or about to end.
+        """
+        requests = [pushed(url, callback=callback, priority=priority) for url in urls]
+        return Frontier(self._store, crawl_id).push(requests)
+
+    def explain(self, crawl_id: CrawlId, state: CrawlState, why: str) -> None:
+        """Say what a crawl waits for, as long as it is in this state; wakes nobody."""
+        args = [state, "", "", why, state]
+        self._store.call(load_script("move"), (crawl_prefix(crawl_id),), args)
+
+    def sweep(self, crawl_id: CrawlId, *, retention_ms: int | None = None) -> bool:
+        """Remove what an ended crawl needs no longer; False when it is not over. Idempotent.
+
+        Args:
+            retention_ms: of what it brought; None means the shared default.
+        """
+        if retention_ms is None:
+            retention_ms = Shared(self._store).read().retention_ms
         keys = (crawl_prefix(crawl_id), global_key("crawls:live"))
         done = 0
         while done == 0:
@@ -284,8 +331,9 @@ class Crawls:
 
 
 def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) -> CrawlView:
-    spec, state, why, close_reason = row[:4]
-    created_ms, started_ms, ended_ms, *totals = (int(value or 0) for value in row[4:])
+    spec, state, why, close_reason, limited = row[:5]
+    numbers = [int(value or 0) for value in row[5:]]
+    created_ms, started_ms, ended_ms, since_ms, control, workers, *totals = numbers
     return CrawlView(
         crawl_id=crawl_id,
         spec=decode(spec, CrawlSpec),
@@ -297,4 +345,8 @@ def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) 
         created_ms=created_ms,
         started_ms=started_ms,
         ended_ms=ended_ms,
+        since_ms=since_ms,
+        control=control,
+        workers_max=workers,
+        limited_by=(limited or b"").decode() if state.decode() == S.RUNNING else "",
     )

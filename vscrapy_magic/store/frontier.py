@@ -1,7 +1,8 @@
 """Owns a crawl's frontier: queued, leased and seen requests, and the one call that changes them.
 
-Used by children (step, wait, published, leave) and supervisors (renew, reclaim). The state change
-is one Lua script each (`lua/step.lua` and its neighbours say what they read, write and return).
+Used by children (step, wait, published, leave), supervisors (renew, reclaim) and senders (push).
+Each change of state is one Lua script (`lua/step.lua` and its neighbours say what they read, write
+and return).
 
 What is promised, with `appendfsync always`: what a lease produced is kept exactly once, however
 often its holder dies. The lease number is the fence: a commit by a holder that lost its lease
@@ -118,6 +119,34 @@ class Frontier:
         reply = self._call("step", *_step_args(step, blobs))
         return _read_reply(reply, blobs)
 
+    def push(self, requests: Sequence[NewRequest]) -> int:
+        """Add requests of a user to a crawl that is going on; children begin with them at once.
+
+        Atomic for each 1,000. They are not filtered unless they have a fingerprint: only children
+        know the spider's own fingerprinter. After `StoreUnreachableError` it is not known whether
+        they are queued.
+
+        Returns:
+            How many were queued: all but those with a fingerprint that was seen before.
+
+        Raises:
+            StateError: the crawl is over, or about to end.
+        """
+        added = 0
+        for at in range(0, len(requests), REQUESTS_PER_STEP):
+            some = requests[at : at + REQUESTS_PER_STEP]
+            args = [READY_PER_CHILD, *_blob_args(some, list(_group(some)))]
+            reply = self.store.call(load_script("push"), self._keys, args)
+            if reply[0] == b"over":
+                raise StateError(
+                    f"crawl {self.crawl_id} is {reply[1].decode()}; run it again with --keep-open "
+                    "to add URLs"
+                )
+            if reply[0] != b"ok":
+                self._refuse(reply)
+            added += reply[1]
+        return added
+
     def published(self, origin: str) -> bytes:
         """Content keys (8 bytes each, joined) that earlier runs of a lease have published."""
         key = crawl_key(self.crawl_id, f"p:{origin}")
@@ -221,7 +250,10 @@ def _step_args(step: Step, blobs: Sequence[_Blob]) -> list[bytes | str | int]:
         step.filtered_stat,
         step.code_version,
         READY_PER_CHILD,
+        step.control,
     ]
+    rule = step.default_limit
+    args += ["", 0, ""] if rule is None else [rule.concurrency, int(rule.exclusive), rule.words]
     args += [len(step.ended), *step.ended]
     args.append(len(step.parts))
     for part in step.parts:
@@ -229,13 +261,8 @@ def _step_args(step: Step, blobs: Sequence[_Blob]) -> list[bytes | str | int]:
     args += [len(step.released), *step.released]
     args.append(len(step.limits))
     for limit in step.limits:
-        args += [limit.slot, limit.concurrency, int(limit.exclusive)]
-    args.append(len(blobs))
-    for blob in blobs:
-        requests = [step.requests[place] for place in blob.places]
-        args += [blob.slot, blob.score, int(blob.start), len(requests)]
-        args += ["" if r.fingerprint is None else r.fingerprint for r in requests]
-        args.append(pack_blob([r.payload for r in requests]))
+        args += [limit.slot, limit.concurrency, int(limit.exclusive), limit.words]
+    args += _blob_args(step.requests, blobs)
     args.append(len(step.stats))
     for stat in step.stats:
         args += [stat.kind, stat.key, stat.value]
@@ -248,10 +275,21 @@ def _step_args(step: Step, blobs: Sequence[_Blob]) -> list[bytes | str | int]:
     return args
 
 
+def _blob_args(requests: Sequence[NewRequest], blobs: Sequence[_Blob]) -> list[bytes | str | int]:
+    """New requests as `lua/requests.lua` reads them."""
+    args: list[bytes | str | int] = [len(blobs)]
+    for blob in blobs:
+        group = [requests[place] for place in blob.places]
+        args += [blob.slot, blob.score, int(blob.start), len(group)]
+        args += ["" if r.fingerprint is None else r.fingerprint for r in group]
+        args.append(pack_blob([r.payload for r in group]))
+    return args
+
+
 def _read_reply(reply: list[Any], blobs: Sequence[_Blob]) -> StepReply:
     _, numbers, dropped, shares, leases, packed, cookies, stats = reply
     state, reason, commit_no, epoch, control, hungry = numbers[:6]
-    items, pages, errors, failures, queued, leased, cookie_no = numbers[6:]
+    items, pages, errors, failures, queued, leased, cookie_no, leave = numbers[6:]
     payloads = {blob.decode(): unpack_blob(data) for blob, data in _rows(packed, 2)}
     return StepReply(
         state=CrawlState(state.decode()),
@@ -267,6 +305,7 @@ def _read_reply(reply: list[Any], blobs: Sequence[_Blob]) -> StepReply:
         cookies=tuple(CookieChange(key.decode(), value) for key, value in _rows(cookies, 2)),
         cookie_no=cookie_no,
         stats={key.decode(): value for key, value in _rows(stats, 2)},
+        leave=bool(leave),
     )
 
 

@@ -53,8 +53,10 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow(
         "out", "stream", "step", "sender", "retention", "64 MB not acknowledged, then leasing waits"
     ),
+    KeyRow("control", "hash", "control", "child, sender", "end of crawl", "changeable settings"),
     KeyRow("spare", "zset", "step", "step", "end of crawl", "members with unstarted leases"),
     KeyRow("log", "stream", "supervisor", "sender", "retention", "8 MB and 100,000 entries"),
+    KeyRow("files", "hash", "child, supervisor", "sender", "retention", "50 MB and 200 files"),
     KeyRow("parked", "list", "step", "step", "end of crawl", "members"),
     KeyRow("wake:<token>", "list", "step", "child", "member leaves", "1 entry"),
 )
@@ -66,11 +68,14 @@ GLOBAL_KEYS: Final[tuple[KeyRow, ...]] = (
     ),
     KeyRow("workers", "hash", "beat", "all", "never; members when gone an hour", "workers"),
     KeyRow("workers:due", "zset", "beat", "judge", "as workers", "workers"),
-    KeyRow("sessions", "hash", "beat", "all", "never; members when gone an hour", "sessions"),
+    KeyRow("sessions", "hash", "beat", "all", "never; members with a verdict", "sessions"),
     KeyRow("sessions:due", "zset", "beat", "judge", "as sessions", "sessions"),
-    KeyRow("sessions:gone", "zset", "judge", "workers", "never; members after an hour", "sessions"),
+    KeyRow("sessions:gone", "zset", "judge", "workers", "never; members after 2 days", "sessions"),
+    KeyRow("sessions:heard", "hash", "beat", "judge", "as sessions:due and :gone", "sessions"),
     KeyRow("judged", "string", "judge", "judge", "never", "one number"),
     KeyRow("wake:<worker>", "list", "who changes a crawl", "supervisor", "a minute", "1 entry"),
+    KeyRow("worker-set:<worker>", "string", "sender", "supervisor", "a day", "one number"),
+    KeyRow("shared", "hash", "vscrapy config", "all", "never", "names of shared.py"),
     KeyRow("bundle:<sha256>", "string", "sender", "child", "retention after last use", "50 MB"),
 )
 

@@ -59,6 +59,11 @@ class Logs:
                 )
             pipe.execute()
 
+    def forget(self, crawl_id: CrawlId) -> None:
+        """Remove lines of a crawl that is not kept: nobody could find them, and they had no end."""
+        with self._store.errors_wrapped():
+            self._store.client.delete(crawl_key(crawl_id, "log"))
+
     def read(
         self, crawl_id: CrawlId, after: str = "0-0", *, entries: int = 100
     ) -> tuple[list[LogLine], str]:

@@ -107,11 +107,13 @@ class SlotLimit(msgspec.Struct, frozen=True):
     Attributes:
         concurrency: requests at once over the whole crawl; at least 1.
         exclusive: one worker at a time may use the slot (it has a delay, or AutoThrottle).
+        words: the setting that says so, for users: `DOWNLOAD_DELAY = 1`.
     """
 
     slot: str
     concurrency: int
     exclusive: bool = False
+    words: str = ""
 
 
 class SlotUse(msgspec.Struct, frozen=True):
@@ -188,6 +190,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         ended: leases that Scrapy is done with, pipelines included.
         parts: leases that publish some of their outputs with this step and go on.
         released: leases given back, not started.
+        limits: of slots that have settings of their own.
+        default_limit: of all other slots; said with the first step and after a change of settings.
+        control: version of the crawl's settings that this child works by.
         items: one packet of serialized items; empty when `item_count` is 0.
         stats: of ended leases and of outputs without origin; never of a lease that goes on, so
             that a second run of a lost lease counts each once.
@@ -207,6 +212,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     released: tuple[int, ...] = ()
     requests: tuple[NewRequest, ...] = ()
     limits: tuple[SlotLimit, ...] = ()
+    default_limit: SlotLimit | None = None
+    control: int = 1
     items: bytes = b""
     item_count: int = 0
     failures: bytes = b""
@@ -290,6 +297,7 @@ class StepReply(msgspec.Struct, frozen=True, kw_only=True):
         hungry: children that wait for work.
         control: version of the crawl's settings; moved when a user changed one.
         stats: crawl-wide stats when the step asked for them.
+        leave: this child is one too many: it is to finish what it holds and go.
     """
 
     state: CrawlState
@@ -305,6 +313,7 @@ class StepReply(msgspec.Struct, frozen=True, kw_only=True):
     cookies: tuple[CookieChange, ...] = ()
     cookie_no: int = 0
     stats: dict[str, bytes] = {}
+    leave: bool = False
 
 
 class WorkerRecord(Message, frozen=True, kw_only=True):
@@ -343,7 +352,8 @@ class Bundle(Message, frozen=True, kw_only=True):
         entry: path of the file that the child executes as its `__main__` (it defines the spider).
         project: dotted name of a Scrapy project's settings module in `files`; empty for none.
         cells: (path, first line in path, label such as `Cell In[3]`, first line in the cell), for
-            tracebacks that speak of cells.
+            tracebacks that speak of cells; each begins a part that is compiled for itself.
+        spider: name of the spider's class in the entry; empty where the spider's own name says it.
         env: environment variables; values are masked in all that is shown.
     """
 
@@ -351,6 +361,7 @@ class Bundle(Message, frozen=True, kw_only=True):
     entry: str
     project: str = ""
     cells: tuple[tuple[str, int, str, int], ...] = ()
+    spider: str = ""
     env: dict[str, str] = {}
 
 
@@ -362,6 +373,7 @@ class ChildOrder(Message, frozen=True, kw_only=True):
         folder: the child's own empty folder, its working directory.
         control_fd: read end of the pipe of `pipes.ToChild`; end of file means: parent died, exit.
         report_fd: write end of the pipe of `pipes.FromChild`.
+        mark_fd: shared memory of `pipes.Mark`.
     """
 
     crawl_id: CrawlId
@@ -371,3 +383,4 @@ class ChildOrder(Message, frozen=True, kw_only=True):
     folder: str
     control_fd: int = -1
     report_fd: int = -1
+    mark_fd: int = -1

@@ -5,9 +5,10 @@ the server keeps what is not acknowledged, and the last entry that was: by its n
 that the server still holds the history that it has read.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import redis
 
 from vscrapy_magic.errors import CrawlNotFoundError, StoreRolledBackError
 from vscrapy_magic.store.blobs import unpack_blob
@@ -97,6 +98,24 @@ class Outputs:
             raise self._rolled_back(output.commit_no)
         if reply[0] == b"unknown":
             raise CrawlNotFoundError(f"crawl {self._crawl_id}: past its retention")
+
+
+class Doorbell:
+    """Blocks until a crawl brings something; used by one thread."""
+
+    def __init__(self, client: redis.Redis, crawl_id: CrawlId) -> None:
+        """Listen with a client of `Store.blocking_client`."""
+        self._client = client
+        self._keys = (crawl_key(crawl_id, "out"), crawl_key(crawl_id, "log"))
+
+    def wait(self, after: Witness | None, log_after: str, timeout_s: float) -> bool:
+        """Whether there came outputs or log lines beyond those; False when `timeout_s` passed.
+
+        Errors are the driver's: call it inside `Store.errors_wrapped`.
+        """
+        out_after = f"{after.commit_no}-0" if after else "0-0"
+        streams: dict[Any, Any] = dict(zip(self._keys, (out_after, log_after), strict=True))
+        return bool(self._client.xread(streams, count=1, block=max(1, int(1000 * timeout_s))))
 
 
 def _output(entry_id: bytes, fields: dict[bytes, bytes]) -> Output:

@@ -2,13 +2,20 @@
 
 Frames are a 4-byte big-endian length and a msgpack struct. A child's plain stdout and stderr go
 through pipes of their own, unframed, so that nothing that user code prints can break this one.
+Which lease runs user code is a number in memory that child and supervisor share: a child that
+crashed cannot say it any more.
 """
 
 import enum
+import mmap
+import os
 import struct
+import tempfile
 from typing import Final
 
 import msgspec
+
+from vscrapy_magic.store.messages import ChildOrder
 
 _HEAD: Final = struct.Struct(">I")
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024  # a longer frame means a broken pipe protocol
@@ -20,6 +27,7 @@ class Command(enum.StrEnum):
     PING = "ping"  # answered by PONG from the child's event loop
     STOP = "stop"  # send no further request, finish leases, close the spider, exit
     SETTINGS = "settings"  # the crawl's settings changed: ask the store
+    STACK = "stack"  # say where the main thread is; answered by STACK from another thread
 
 
 class ToChild(msgspec.Struct, frozen=True):
@@ -34,8 +42,21 @@ class Report(enum.StrEnum):
 
     PONG = "pong"
     LOG = "log"
-    PHASE = "phase"  # text: loading, running, closing, closed
+    PHASE = "phase"  # text: a word of `Phase`; number: the process id
     FATAL = "fatal"  # text: why the crawl cannot run here at all; the child exits
+    LIMITS = "limits"  # the spider's settings are known: level, hang_s, close_s
+    STACK = "stack"  # text: where the main thread is, innermost call last
+
+
+class Phase(enum.StrEnum):
+    """What a child does; in this order, but for DEBUGGING."""
+
+    STARTING = "starting"  # nothing was heard of it
+    LOADING = "loading"
+    RUNNING = "running"
+    DEBUGGING = "debugging"  # somebody looks at it: its silence means nothing
+    CLOSING = "closing"
+    CLOSED = "closed"  # what is left is to exit
 
 
 class ExitCode(enum.IntEnum):
@@ -46,14 +67,17 @@ class ExitCode(enum.IntEnum):
     MEMBER_GONE = 65  # its leases went to others; may be started again
     STORE_LOST = 66  # Redis unreachable for too long; may be started again
     PARENT_GONE = 67
+    EXITED = 68  # spider code raised SystemExit
 
 
-class FromChild(msgspec.Struct, frozen=True):
+class FromChild(msgspec.Struct, frozen=True, omit_defaults=True):
     """One frame on the report pipe.
 
     Attributes:
-        level: logging level of a LOG frame.
+        level: logging level of a LOG frame, or the lowest that the spider wants to see.
         time_ms: milliseconds since the epoch.
+        hang_s: a loop that is silent for so long is killed; 0 for never.
+        close_s: what a child that answers gets to finish, and again to close its spider.
     """
 
     report: Report
@@ -62,6 +86,77 @@ class FromChild(msgspec.Struct, frozen=True):
     level: int = 0
     logger: str = ""
     time_ms: int = 0
+    hang_s: float = 0.0
+    close_s: float = 0.0
+
+
+class Ask(enum.StrEnum):
+    """What a supervisor says to its zygote."""
+
+    FORK = "fork"  # with the order and, as ancillary data, the descriptors of `FORK_FDS`
+    REAP = "reap"  # number: a process that has exited; its id is free from then on
+
+
+class Answer(enum.StrEnum):
+    """What a zygote says to its supervisor."""
+
+    FORKED = "forked"  # number: of the request; pid
+    REFUSED = "refused"  # number: of the request; text: why forking is not safe
+    EXITED = "exited"  # pid, and its exit code or minus the signal
+
+
+FORK_FDS: Final = ("control", "report", "stdout", "stderr", "mark")
+ZYGOTE_BYTES: Final = 65536  # of one message; both sides keep the boundaries (SOCK_SEQPACKET)
+
+
+class ToZygote(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message to the zygote."""
+
+    ask: Ask
+    number: int = 0
+    order: ChildOrder | None = None
+
+
+class FromZygote(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message of the zygote."""
+
+    answer: Answer
+    number: int = 0
+    pid: int = 0
+    code: int = 0
+    text: str = ""
+
+
+class Mark:
+    """The lease for which a child runs user code; 0 for none.
+
+    One side writes and the other reads, each through a mapping of its own.
+    """
+
+    BYTES: Final = 8
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, self.BYTES)
+        self.cells: Final = memoryview(self._map).cast("q")
+
+    @classmethod
+    def create(cls) -> int:
+        """A descriptor of new shared memory, to be handed to the child."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("vscrapy-mark")
+        else:
+            with tempfile.TemporaryFile() as file:
+                fd = os.dup(file.fileno())
+        os.ftruncate(fd, cls.BYTES)
+        return fd
+
+    def read(self) -> int:
+        """The lease marked last."""
+        return int(self.cells[0])
+
+    def close(self) -> None:
+        self.cells.release()
+        self._map.close()
 
 
 def frame(message: ToChild | FromChild) -> bytes:

@@ -1,4 +1,4 @@
-"""Owns the command line of a worker: `vscrapy worker [URL] [--slots S] [--name NAME]`."""
+"""Owns the command line of workers: `vscrapy worker [URL] [-n N] [--slots S] [--name NAME]`."""
 
 import argparse
 import logging
@@ -12,28 +12,47 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Final
 
-from vscrapy_magic import __version__, config
-from vscrapy_magic.errors import VscrapyError
+from vscrapy_magic import config
+from vscrapy_magic.errors import ConfigError, VscrapyError
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.environment import environment_id
 from vscrapy_magic.store.keys import WorkerName
 from vscrapy_magic.store.messages import WorkerRecord
-from vscrapy_magic.worker.supervisor import Supervisor
+from vscrapy_magic.store.presence import Liveness, Presence
+from vscrapy_magic.version import __version__
+from vscrapy_magic.worker.supervisor import Options, Supervisor
 
 DEFAULT_SLOTS: Final = 8
 USAGE_ERROR: Final = 2
+AUTO: Final = "auto"
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_MEGABYTE: Final = 1024 * 1024
+
+logger = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of a worker."""
+    """The options of workers."""
     parse = argparse.ArgumentParser(
         prog="vscrapy worker",
         description="Serve crawls from one Redis until SIGTERM. Twice: at once.",
-        epilog="example: vscrapy worker redis://:password@host:6379 --slots 4",
+        epilog="example: vscrapy worker redis://:password@host:6379 -n auto",
     )
     parse.add_argument("url", nargs="?", help="address of Redis; else VSCRAPY_REDIS_URL or config")
-    parse.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="crawls at once (8)")
+    parse.add_argument(
+        "-n", dest="count", default="1", metavar="N", help="workers; auto for one per core (1)"
+    )
+    parse.add_argument(
+        "--slots", type=int, default=DEFAULT_SLOTS, help="crawls at once, of each worker (8)"
+    )
     parse.add_argument("--name", default="", help="name of the worker (host and process id)")
+    parse.add_argument(
+        "--child-memory",
+        type=int,
+        default=0,
+        metavar="MB",
+        help="kill a child that has more memory than this (no limit)",
+    )
     parse.add_argument(
         "--with-parent", action="store_true", help="end, at once, when standard input does"
     )
@@ -42,43 +61,92 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a worker until it is told to go; the exit code."""
+    """Run workers until they are told to go; the exit code."""
     options = parser().parse_args(argv)
-    logging.basicConfig(level=options.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     try:
+        _configure_log(options.log_level)
+        count = _count(options.count)
+        for value, option in (
+            (options.slots - 1, "--slots"),
+            (options.child_memory, "--child-memory"),
+        ):
+            if value < 0:
+                raise ConfigError(f"{option}: a positive number is needed")
         url = options.url or config.redis_url()
         if url is None:
-            sys.stderr.write(
-                "vscrapy worker: which Redis? Give its address, as in "
-                "`vscrapy worker redis://host:6379`, or set VSCRAPY_REDIS_URL\n"
+            raise ConfigError(
+                "which Redis? Give its address, as in `vscrapy worker redis://host:6379`, "
+                f"or set {config.URL_VARIABLE}"
             )
-            return USAGE_ERROR
         with Store.connect(url) as store:
-            return _serve(store, options)
+            return _serve(store, options, count)
     except VscrapyError as exc:
         sys.stderr.write(f"vscrapy worker: {exc}\n")
         return USAGE_ERROR
 
 
-def _serve(store: Store, options: argparse.Namespace) -> int:
+def _configure_log(level: str) -> None:
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigError(f"--log-level {level}: DEBUG, INFO, WARNING or ERROR is needed")
+    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+
+
+def _count(text: str) -> int:
+    if text == AUTO:
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(f"-n {text}: a number of workers is needed, or auto")
+    return int(text)
+
+
+def _names(store: Store, given: str, count: int) -> list[WorkerName]:
+    """Names of the workers; without a given name, those that no live worker has."""
     host = socket.gethostname()
-    record = WorkerRecord(
-        name=WorkerName(options.name or f"{host}-{os.getpid()}"),
-        host=host,
-        pid=os.getpid(),
-        slots=options.slots,
-        python=platform.python_version(),
-        scrapy=metadata.version("scrapy"),
-        version=__version__,
-        env=sys.prefix,
-        started_ms=int(time.time() * 1000),
+    if count == 1:
+        return [WorkerName(given or f"{host}-{os.getpid()}")]
+    if given:
+        return [WorkerName(f"{given}-{number}") for number in range(1, count + 1)]
+    taken = {
+        view.record.name for view in Presence(store).workers() if view.liveness is not Liveness.GONE
+    }
+    names: list[WorkerName] = []
+    number = 1
+    while len(names) < count:
+        name = WorkerName(f"{host}-{number}")
+        if name not in taken:
+            names.append(name)
+        number += 1
+    return names
+
+
+def _serve(store: Store, options: argparse.Namespace, count: int) -> int:
+    records = [
+        WorkerRecord(
+            name=name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            slots=options.slots,
+            python=platform.python_version(),
+            scrapy=metadata.version("scrapy"),
+            version=__version__,
+            env=environment_id(),
+            started_ms=int(time.time() * 1000),
+        )
+        for name in _names(store, options.name, count)
+    ]
+    supervisor = Supervisor(
+        store,
+        records,
+        Options(
+            parent_fd=sys.stdin.fileno() if options.with_parent else None,
+            child_memory_bytes=options.child_memory * _MEGABYTE,
+        ),
     )
-    parent_fd = sys.stdin.fileno() if options.with_parent else None
-    supervisor = Supervisor(store, record, parent_fd=parent_fd)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.go())
-    logging.getLogger(__name__).info(
-        "Worker %s serves %s: %d slots", record.name, store.address, record.slots
-    )
+    names = ", ".join(record.name for record in records)
+    logger.info("Worker %s serves %s: %d slots", names, store.address, options.slots)
     supervisor.run()
     return 0

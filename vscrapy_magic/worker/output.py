@@ -1,37 +1,53 @@
-"""Owns what comes out of children and of the worker itself: made into lines, sent in batches.
+"""Owns what comes out of a child and of its worker: made into lines, kept until they are sent.
 
-Used by the supervisor's loop only. Lines that the store cannot take yet wait in a bounded spool;
-what had to be dropped is counted in the next line that is sent.
+Filled by the supervisor's loop, emptied by the thread that speaks with the store. Lines that the
+store cannot take yet wait in a bounded spool. What had to be dropped is counted in the next line
+that is sent. ERROR lines have a bound of their own; beyond it they are grouped by place (logger and
+first line): of each group the first, the last and the number are kept.
 """
 
 import logging
+import threading
 import time
 from collections import deque
 from typing import Final
 
-from vscrapy_magic.errors import StoreError
+import msgspec
+
 from vscrapy_magic.store.keys import CrawlId, WorkerName
-from vscrapy_magic.store.logs import LINES_PER_BATCH, LogLine, Logs
+from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.pipes import FromChild
 
-FLUSH_S: Final = 0.1  # between two batches of a crawl
-SPOOL_LINES: Final = 20_000  # a crawl; beyond it the oldest below ERROR go
+SPOOL_LINES: Final = 20_000  # waiting lines of one child; beyond it the oldest below ERROR go
 SPOOL_ERRORS: Final = 2_000
+GROUPS_MAX: Final = 500  # groups of errors beyond the bound; later ones share one
 LINE_CHARS: Final = 20_000  # of one plain line
+_OTHER: Final = ("", "other places")
+_SOURCE: Final = "worker"
+
+
+class _Group(msgspec.Struct):
+    """Errors of one place beyond the bound; the first of them stands here, or before the bound."""
+
+    first: tuple[int, LogLine]
+    last: tuple[int, LogLine]
+    count: int = 1
 
 
 class Output:
-    """The log lines of one worker's part in one crawl."""
+    """The log lines of one child; thread-safe."""
 
-    def __init__(self, logs: Logs, crawl_id: CrawlId, worker: WorkerName) -> None:
-        self._logs = logs
-        self._crawl_id = crawl_id
+    def __init__(self, crawl_id: CrawlId, worker: WorkerName, level: int = logging.DEBUG) -> None:
+        self.crawl_id: Final = crawl_id
         self._worker = worker
-        self._lines: deque[LogLine] = deque()
-        self._errors: deque[LogLine] = deque()
+        self._level = level
+        self._lock = threading.Lock()
+        self._number = 0
+        self._lines: deque[tuple[int, LogLine]] = deque()
+        self._errors: deque[tuple[int, LogLine]] = deque()
+        self._groups: dict[tuple[str, str], _Group] = {}
         self._dropped = 0
         self._partial: dict[str, bytes] = {}
-        self._flushed = 0.0
 
     def record(self, report: FromChild) -> None:
         """A log record of the child."""
@@ -50,43 +66,93 @@ class Output:
             self._add(_now_ms(), level, source, line.decode(errors="replace")[:LINE_CHARS], source)
 
     def own(self, level: int, text: str) -> None:
-        """A line of the worker itself."""
-        self._add(_now_ms(), level, "worker", text, "worker")
+        """A line of the worker itself; those below the spider's level are left out."""
+        if level >= self._level:
+            self._add(_now_ms(), level, _SOURCE, text, _SOURCE)
+
+    def set_level(self, level: int) -> None:
+        """The spider's settings say which lines it wants to see."""
+        self._level = level
 
     def _add(self, time_ms: int, level: int, logger: str, text: str, source: str) -> None:
         line = LogLine(time_ms, level, logger, text, self._worker, source)
-        lines, bound = (
-            (self._errors, SPOOL_ERRORS) if level >= logging.ERROR else (self._lines, SPOOL_LINES)
-        )
-        if len(lines) >= bound:
-            lines.popleft()
-            self._dropped += 1
-        lines.append(line)
+        with self._lock:
+            self._number += 1
+            if level >= logging.ERROR:
+                self._add_error((self._number, line))
+                return
+            if len(self._lines) >= SPOOL_LINES:
+                self._lines.popleft()
+                self._dropped += 1
+            self._lines.append((self._number, line))
 
-    def flush(self, *, force: bool = False) -> None:
-        """Send what is due; keeps everything when the store does not take it."""
-        now = time.monotonic()
-        if not (self._lines or self._errors) or (now - self._flushed < FLUSH_S and not force):
+    def _add_error(self, numbered: tuple[int, LogLine]) -> None:
+        if len(self._errors) < SPOOL_ERRORS:
+            self._errors.append(numbered)
             return
-        self._flushed = now
-        batch = sorted([*self._errors, *self._lines], key=lambda line: line.time_ms)
-        if self._dropped:
-            text = f"{self._dropped} lines were dropped here"
-            batch.insert(
-                0,
-                LogLine(
-                    *(batch[0].time_ms, logging.WARNING, "worker", text, self._worker, "worker"),
-                    dropped=self._dropped,
-                ),
-            )
-        try:
-            for at in range(0, len(batch), 10 * LINES_PER_BATCH):
-                self._logs.append(self._crawl_id, batch[at : at + 10 * LINES_PER_BATCH])
-        except StoreError:
-            return
-        self._lines.clear()
-        self._errors.clear()
-        self._dropped = 0
+        place = _place(numbered[1])
+        if place not in self._groups and len(self._groups) >= GROUPS_MAX:
+            place = _OTHER
+        group = self._groups.get(place)
+        if group is None:
+            self._groups[place] = _Group(numbered, numbered)
+        else:
+            group.last = numbered
+            group.count += 1
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._lines or self._errors)
+
+    def take(self) -> list[LogLine]:
+        """All lines that wait, in order, and a line for what was dropped among them."""
+        with self._lock:
+            numbered = [*self._lines, *self._errors]
+            for (logger, first_line), group in self._groups.items():
+                numbered.append(group.first)
+                if group.count > 1:
+                    numbered.append(group.last)
+                if group.count > 2:
+                    text = f"{group.count - 2} more like this: [{logger}] {first_line}"
+                    line = self._counting(group.last[1].time_ms, group.count - 2, text)
+                    numbered.append((group.last[0], line))
+            numbered.sort(key=lambda pair: pair[0])
+            lines = [line for _, line in numbered]
+            if self._dropped:
+                text = f"{self._dropped} lines were dropped here"
+                at_ms = lines[0].time_ms if lines else _now_ms()
+                lines.insert(0, self._counting(at_ms, self._dropped, text))
+            self._lines.clear()
+            self._errors.clear()
+            self._groups.clear()
+            self._dropped = 0
+        return lines
+
+    def keep(self, taken: list[LogLine]) -> None:
+        """Take back lines that the store did not take; they go before those that came since."""
+        with self._lock:
+            later = [*self._lines, *self._errors]
+            later.sort(key=lambda pair: pair[0])
+            first = later[0][0] if later else self._number + 1
+            old = list(enumerate(taken, first - len(taken)))
+            below = [pair for pair in old if pair[1].level < logging.ERROR]
+            room = max(0, SPOOL_LINES - len(self._lines))
+            over = max(0, len(below) - room)
+            self._dropped += sum(max(1, line.dropped) for _, line in below[:over])
+            self._lines.extendleft(reversed(below[over:]))
+            errors = [pair for pair in old if pair[1].level >= logging.ERROR]
+            newer = list(self._errors)
+            self._errors.clear()
+            for pair in [*errors, *newer]:
+                self._add_error(pair)
+
+    def _counting(self, time_ms: int, count: int, text: str) -> LogLine:
+        return LogLine(time_ms, logging.WARNING, _SOURCE, text, self._worker, _SOURCE, count)
+
+
+def _place(line: LogLine) -> tuple[str, str]:
+    return line.logger, line.text.partition("\n")[0][:LINE_CHARS]
 
 
 def _now_ms() -> int:

@@ -1,79 +1,107 @@
-"""Owns one worker: compares what should run with what runs, and acts; never imports Scrapy.
+"""Owns the workers of one process: compares what should run with what runs, and acts.
 
-One loop in the main thread owns the children. A second thread only waits for the worker's wake key
-and pokes the loop; a wake-up that is lost costs at most one beat, because the loop looks then too.
+One loop in the main thread owns the children and never waits for the store: a second thread speaks
+with it (`desk.py`), and a third only waits for a wake-up and pokes the loop; one that is lost costs
+at most a beat. Never imports Scrapy: children come from a zygote (`zygote.py`).
 """
 
+import contextlib
 import logging
 import os
-import secrets
 import selectors
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreError
+from vscrapy_magic.errors import StoreError
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import (
-    ACTIVE_STATES,
-    FINAL_STATES,
-    STOPPED_BY_USER,
-    Crawls,
-    CrawlView,
-    Mover,
-)
-from vscrapy_magic.store.frontier import Frontier
-from vscrapy_magic.store.keys import CrawlId, MemberToken
-from vscrapy_magic.store.logs import Logs
-from vscrapy_magic.store.messages import ChildOrder, CrawlState, WorkerRecord
-from vscrapy_magic.store.pipes import ExitCode, FromChild, Report
+from vscrapy_magic.store.keys import CrawlId, WorkerName
+from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, WorkerRecord
+from vscrapy_magic.store.pipes import Command, ExitCode, Phase
 from vscrapy_magic.store.presence import Presence
-from vscrapy_magic.worker.child import READ_BYTES, Child, Pipe
-from vscrapy_magic.worker.output import FLUSH_S, Output
+from vscrapy_magic.store.values import Codec
+from vscrapy_magic.worker.child import READ_BYTES, Child
+from vscrapy_magic.worker.desk import Desk
+from vscrapy_magic.worker.measure import Measure
+from vscrapy_magic.worker.output import Output
+from vscrapy_magic.worker.plan import Burial, Plan, Roster, Start, Tenant
+from vscrapy_magic.worker.zygote import Source, new_source
 
 logger = logging.getLogger(__name__)
 
 IDLE_BEAT_S: Final = 2.0
 BUSY_BEAT_S: Final = 1.0  # while there are crawls: leases are renewed with it
+TICK_S: Final = 0.1  # while a child is stopping
+FLUSH_S: Final = 0.1  # between two batches of lines
 WAKE_WAIT_S: Final = 10.0  # of one blocking read
 RETRY_S: Final = 1.0  # before a store that is away is asked again
-RESTART_AFTER_S: Final = 2.0  # before a crawl whose child died here gets another one
-_TOKEN_BYTES: Final = 3
+RESTART_AFTER_S: Final = 0.5  # before a crawl whose child died here gets another one; doubles
+RESTART_MAX_S: Final = 30.0
+SETTLED_S: Final = 60.0  # a child that lived for so long starts the doubling anew
+BURY_WITHIN_S: Final = 5.0  # for the last words of children when the workers leave
+_GO: Final = b"g"
+_WAKE: Final = b"w"
+_DONE: Final = b"d"
+_LEVEL_SETTING: Final = "LOG_LEVEL"
+
+Place = tuple[WorkerName, CrawlId]
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How a process of workers behaves.
+
+    Attributes:
+        parent_fd: a pipe whose end means that all must end at once.
+        child_memory_bytes: a child that has more is killed; 0 for no limit.
+    """
+
+    parent_fd: int | None = None
+    child_memory_bytes: int = 0
 
 
 class Supervisor:
-    """One worker; `run` returns when it is told to go and its children have ended.
+    """The workers of one process; `run` returns when they are told to go and children have ended.
 
     Args:
-        record: how the worker presents itself.
-        parent_fd: a pipe whose end means that the worker must end at once.
+        records: how the workers present themselves, one each.
     """
 
-    def __init__(self, store: Store, record: WorkerRecord, *, parent_fd: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        records: Sequence[WorkerRecord],
+        options: Options | None = None,
+        source: Source | None = None,
+    ) -> None:
         self._store = store
-        self._record = record
-        self._presence = Presence(store)
-        self._crawls = Crawls(store)
-        self._logs = Logs(store)
-        self._children: dict[CrawlId, Child] = {}
-        self._outputs: dict[CrawlId, Output] = {}
-        self._not_before: dict[CrawlId, float] = {}
+        self._records = list(records)
+        self._options = options or Options()
+        self._source = source or new_source()
+        self._children: dict[Place, Child] = {}
+        self._deaths: Counter[Place] = Counter()
+        self._not_before: dict[Place, float] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="vscrapy-"))
         self._selector = selectors.DefaultSelector()
         self._poked, self._poke = os.pipe()
-        os.set_blocking(self._poked, False)
+        for fd in (self._poked, self._poke):
+            os.set_blocking(fd, False)
         self._selector.register(self._poked, selectors.EVENT_READ, None)
-        self._parent_fd = parent_fd
-        if parent_fd is not None:
-            self._selector.register(parent_fd, selectors.EVENT_READ, None)
+        if self._options.parent_fd is not None:
+            self._selector.register(self._options.parent_fd, selectors.EVENT_READ, None)
+        self._measure = Measure()
+        self._presence = Presence(store)
         self._going = 0
-        self._busy = False
+        self._childless_since: float | None = None
+        self._look_at = self._measure_at = self._flush_at = 0.0
+        self._woken = False
+        self._desk = Desk(store, lambda: self._poke_with(_DONE))
 
     def go(self) -> None:
         """Leave: the first call lets children finish what they hold, the second kills them.
@@ -81,7 +109,11 @@ class Supervisor:
         Safe to call from a signal handler.
         """
         self._going += 1
-        os.write(self._poke, b"g")
+        self._poke_with(_GO)
+
+    def _poke_with(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):  # full: it is poked already; closed: it has ended
+            os.write(self._poke, word)
 
     def run(self) -> None:
         """Serve until told to go; blocks. Survives a store that goes away for a while."""
@@ -91,219 +123,253 @@ class Supervisor:
         )
         waker.start()
         try:
-            while not (self._going and not self._children):
+            while not self._is_done(time.monotonic()):
                 self._turn()
         finally:
             stop.set()
             self._end()
 
-    def _turn(self) -> None:
-        delay = 0.0
-        try:
-            self._look()
-            delay = BUSY_BEAT_S if self._busy else IDLE_BEAT_S
-        except StoreError as exc:
-            logger.warning("%s; trying again", exc)
-            delay = RETRY_S
-            if self._going > 1:
-                for child in self._children.values():
-                    child.kill()
-        until = time.monotonic() + delay
-        while (left := until - time.monotonic()) > 0:
-            if self._children:
-                left = min(left, FLUSH_S)
-            if self._read(left):
-                return
-            now = time.monotonic()
-            for child in self._children.values():
-                child.press(now)
-            self._reap()
-
     def _wait_for_wakes(self, stop: threading.Event) -> None:
+        first, *others = (record.name for record in self._records)
         while not stop.is_set():
             try:
-                if self._presence.wait_worker(self._record.name, WAKE_WAIT_S):
-                    os.write(self._poke, b"w")
+                if self._presence.wait_worker(first, WAKE_WAIT_S, *others):
+                    self._poke_with(_WAKE)
             except StoreError:
                 stop.wait(RETRY_S)
-            except OSError:
-                return  # the loop has closed its end
 
-    def _read(self, timeout_s: float) -> bool:
-        """Take in what children wrote; True when somebody wants the loop to look."""
-        poked = False
+    def _is_done(self, now: float) -> bool:
+        if not self._going or self._children:
+            self._childless_since = None
+            return False
+        if self._childless_since is None:
+            self._childless_since = now
+        return not self._desk.burying or now - self._childless_since > BURY_WITHIN_S
+
+    # One turn.
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        if now >= self._look_at and not self._desk.looking:
+            self._source.tend(now)
+            self._desk.look(self._roster(now))
+        self._watch_source()
+        self._read(self._idle_for(now))
+        now = time.monotonic()
+        if (plan := self._desk.plan()) is not None:
+            self._apply(plan, now)
+        for child in self._children.values():
+            if self._going > 1:
+                child.kill()
+            elif self._going:
+                child.stop(now, leave=True)
+            child.press(now)
+        if self._children and now >= self._measure_at:
+            self._measure_at = now + BUSY_BEAT_S
+            self._hold_limits()
+        self._reap(now)
+        if now >= self._flush_at and not self._desk.sending:
+            self._flush_at = now + FLUSH_S
+            self._desk.send(child.output for child in self._children.values())
+
+    def _idle_for(self, now: float) -> float:
+        """Seconds until something is due."""
+        due = [now + IDLE_BEAT_S]
+        if not self._desk.looking:
+            due.append(self._look_at)
+        if self._children:
+            due.append(self._measure_at)
+            if any(child.urgent for child in self._children.values()) or self._going:
+                due.append(now + TICK_S)
+            if any(child.output.waiting for child in self._children.values()):
+                due.append(max(self._flush_at, now + TICK_S * self._desk.sending))
+        elif self._going:
+            due.append(now + TICK_S)
+        return max(0.0, min(due) - now)
+
+    def _watch_source(self) -> None:
+        """Watch the sockets that the source has now."""
+        wanted = set(self._source.sockets())
+        watched = {fd for fd, key in self._selector.get_map().items() if key.data is self._source}
+        for fd in watched - wanted:
+            self._selector.unregister(fd)
+        for fd in wanted - watched:
+            self._selector.register(fd, selectors.EVENT_READ, self._source)
+
+    def _read(self, timeout_s: float) -> None:
+        """Take in what children, zygotes and threads have to say."""
         for key, _ in self._selector.select(timeout_s):
-            if key.fd == self._parent_fd and not os.read(key.fd, READ_BYTES):
-                self._selector.unregister(key.fd)
-                self._going = 2
-                poked = True
-                continue
-            if key.data is None:
-                poked = bool(os.read(key.fd, READ_BYTES))
-                continue
-            child: Child = key.data
-            data = os.read(key.fd, READ_BYTES)
-            if not data:
-                self._selector.unregister(key.fd)
-            self._take(child, child.pipes[key.fd], data)
-        for output in self._outputs.values():
-            output.flush()
-        return poked
-
-    def _take(self, child: Child, pipe: Pipe, data: bytes) -> None:
-        output = self._outputs[child.crawl_id]
-        if pipe is not Pipe.REPORT:
-            output.raw(pipe, data)
-            return
-        for report in child.reports(data):
-            self._heard(child, output, report)
-
-    def _heard(self, child: Child, output: Output, report: FromChild) -> None:
-        if report.report is Report.LOG:
-            output.record(report)
-        elif report.report is Report.PHASE:
-            child.phase = report.text
-        elif report.report is Report.FATAL:
-            child.fatal = report.text
-            output.own(logging.ERROR, report.text)
-
-    def _look(self) -> None:
-        """One comparison of what should run with what runs."""
-        record = msgspec.structs.replace(
-            self._record, used=len(self._children), draining=bool(self._going)
-        )
-        beat = self._presence.beat_worker(record)
-        wanted = {view.crawl_id: view for view in self._crawls.wanted()} if beat.live_crawls else {}
-        for crawl_id in set(beat.live_crawls) - set(wanted):
-            self._over(crawl_id)
-            self._crawls.sweep(crawl_id)
-        for view in list(wanted.values()):
-            if view.spec.session in beat.gone_sessions:
-                self._crawls.cancel(view.crawl_id, Mover.WORKER, why="its sender is gone")
-                del wanted[view.crawl_id]
+            if key.fd == self._poked:
+                self._heard_poke(os.read(key.fd, READ_BYTES))
+            elif key.data is None:
+                if not os.read(key.fd, READ_BYTES):
+                    self._selector.unregister(key.fd)
+                    self._going = 2
+            elif key.data is self._source:
+                self._source.heard(key.fd)
             else:
-                self._renew(view)
-        self._busy = bool(wanted or self._children)
-        for crawl_id, child in self._children.items():
-            if crawl_id in wanted:
-                self._steer(child, wanted[crawl_id])
-            elif crawl_id not in beat.live_crawls:
-                self._over(crawl_id)
-        if not self._going:
-            for view in wanted.values():
-                self._consider(view)
+                child: Child = key.data
+                data = os.read(key.fd, READ_BYTES)
+                if not data:
+                    self._selector.unregister(key.fd)
+                child.take(key.fd, data)
 
-    def _renew(self, view: CrawlView) -> None:
-        """Keep our child a member, and judge the members of others."""
-        child = self._children.get(view.crawl_id)
-        try:
-            Frontier(self._store, view.crawl_id).renew([child.token] if child else [])
-        except CrawlNotFoundError:
-            logger.info("Crawl %s is past its retention", view.crawl_id)
+    def _heard_poke(self, words: bytes) -> None:
+        if _WAKE in words or _GO in words:
+            self._woken = True
+            self._look_at = 0.0
 
-    def _over(self, crawl_id: CrawlId) -> None:
-        """A crawl is over: a child that closed its spider may exit by itself, another is killed."""
-        child = self._children.get(crawl_id)
-        if child is None:
-            return
-        try:
-            view = self._crawls.view(crawl_id)
-            ended = view.state is CrawlState.FINISHED or view.close_reason == STOPPED_BY_USER
-        except CrawlNotFoundError:
-            ended = False
-        if ended:
-            child.stop()
-        else:
-            child.kill()
+    # What should run.
 
-    def _steer(self, child: Child, view: CrawlView) -> None:
-        if self._going > 1:
-            child.kill()
-        elif self._going or view.state is CrawlState.STOPPING:
-            child.stop()
-
-    def _consider(self, view: CrawlView) -> None:
-        """Start a child when the crawl needs one more and this worker may give it."""
-        crawl_id = view.crawl_id
-        here = crawl_id in self._children or len(self._children) >= self._record.slots
-        fits = view.spec.env in {"", self._record.env}
-        if here or not fits or view.state not in ACTIVE_STATES:
-            return
-        if time.monotonic() < self._not_before.get(crawl_id, 0):
-            return
-        token = MemberToken(f"{self._record.name}.{secrets.token_hex(_TOKEN_BYTES)}")
-        if not Frontier(self._store, crawl_id).reserve(token, self._record.name):
-            return
-        folder = self._folder / token
-        folder.mkdir()
-        child = Child(
-            ChildOrder(
-                crawl_id=crawl_id,
-                token=token,
-                worker=self._record.name,
-                url=self._store.url,
-                folder=str(folder),
-            )
+    def _roster(self, now: float) -> Roster:
+        tenants = tuple(
+            Tenant(worker, crawl_id, child.token)
+            for (worker, crawl_id), child in self._children.items()
         )
-        self._children[crawl_id] = child
-        self._outputs.setdefault(crawl_id, Output(self._logs, crawl_id, self._record.name))
+        self._not_before = {place: at for place, at in self._not_before.items() if at > now}
+        woken, self._woken = self._woken, False
+        # A wake-up from now on asks for another look.
+        self._look_at = now + BUSY_BEAT_S
+        return Roster(
+            records=tuple(self._present()),
+            tenants=tenants,
+            taking=not self._going,
+            resting=frozenset(self._not_before),
+            woken=woken,
+        )
+
+    def _present(self) -> list[WorkerRecord]:
+        """The records of this moment; what all workers share is spread over them."""
+        pids = {place: child.process.pid for place, child in self._children.items()}
+        shared = [os.getpid(), *self._source.pids()]
+        self._measure.keep([*shared, *pids.values()])
+        count = len(self._records)
+        cpu = sum(self._measure.cpu_percent(pid) for pid in shared) / count
+        memory = sum(self._measure.memory_bytes(pid) for pid in shared) // count
+        records = []
+        for record in self._records:
+            own = [pid for (worker, _), pid in pids.items() if worker == record.name and pid]
+            percent = cpu + sum(self._measure.cpu_percent(pid) for pid in own)
+            records.append(
+                msgspec.structs.replace(
+                    record,
+                    used=sum(worker == record.name for worker, _ in pids),
+                    draining=bool(self._going),
+                    cpu_percent=round(percent, 1),
+                    memory_bytes=memory + sum(self._measure.memory_bytes(pid) for pid in own),
+                )
+            )
+        return records
+
+    def _apply(self, plan: Plan, now: float) -> None:
+        if not plan.known:
+            self._look_at = max(self._look_at, now + RETRY_S)
+            return
+        if self._look_at > now:
+            self._look_at = now + (BUSY_BEAT_S if plan.busy else IDLE_BEAT_S)
+        for number, record in enumerate(self._records):
+            slots = plan.slots.get(record.name, record.slots)
+            self._records[number] = msgspec.structs.replace(record, slots=slots)
+        for (_, crawl_id), child in self._children.items():
+            if crawl_id in plan.kill:
+                child.kill()
+            elif crawl_id in plan.stop or child.token in plan.leave:
+                child.stop(now, leave=crawl_id not in plan.stop)
+            elif crawl_id in plan.changed:
+                child.say(Command.SETTINGS)
+        for start in plan.starts:
+            if not self._going:
+                self._start(start, now)
+
+    def _start(self, start: Start, now: float) -> None:
+        tenant = start.tenant
+        folder = self._folder / tenant.token
+        folder.mkdir()
+        order = ChildOrder(
+            crawl_id=tenant.crawl_id,
+            token=tenant.token,
+            worker=tenant.worker,
+            url=self._store.url,
+            folder=str(folder),
+        )
+        output = Output(tenant.crawl_id, tenant.worker, _level(start.view.spec))
+        place = (tenant.worker, tenant.crawl_id)
+        try:
+            birth = self._source.start(order)
+        except OSError as exc:
+            logger.error("Crawl %s: no child can be started: %s", tenant.crawl_id, exc)  # noqa: TRY400
+            output.own(logging.ERROR, f"no process can be started here: {exc}")
+            self._rest(place, now)
+            self._desk.bury(Burial(tenant, output, now, folder=folder))
+            return
+        child = self._children[place] = Child(order, birth, output)
         for fd in child.pipes:
             self._selector.register(fd, selectors.EVENT_READ, child)
-        logger.info("Crawl %s: started a child (pid %d)", crawl_id, child.process.pid)
 
-    def _reap(self) -> None:
-        for crawl_id, child in list(self._children.items()):
-            if child.process.poll() is not None and self._drained(child):
-                del self._children[crawl_id]
-                self._buried(child, child.process.returncode)
-                os.write(self._poke, b"r")
+    # What runs.
 
-    def _drained(self, child: Child) -> bool:
-        """Whether all that the child wrote has been read; its last words count most."""
-        registered = self._selector.get_map()
-        return not any(fd in registered for fd in child.pipes)
+    def _hold_limits(self) -> None:
+        limit = self._options.child_memory_bytes
+        for child in self._children.values() if limit else ():
+            used = self._measure.memory_bytes(child.process.pid) if child.process.pid else 0
+            if used > limit:
+                megabytes = 1024 * 1024
+                child.condemn(
+                    f"it used {used // megabytes} MB of memory, more than the "
+                    f"{limit // megabytes} MB of --child-memory"
+                )
 
-    def _buried(self, child: Child, code: int) -> None:
-        output = self._outputs[child.crawl_id]
-        for pipe in (Pipe.STDOUT, Pipe.STDERR):
-            output.raw(pipe, b"")
-        if code != ExitCode.DONE:
-            reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-            output.own(logging.WARNING, f"the child ended by {reason} while {child.phase}")
-            self._not_before[child.crawl_id] = time.monotonic() + RESTART_AFTER_S
-        try:
-            self._tell_store(child, code)
-        except (CrawlNotFoundError, StateError) as exc:
-            logger.info("%s", exc)
-        except StoreError as exc:
-            logger.warning("%s; its leases go back when they expire", exc)
-        output.flush(force=True)
+    def _reap(self, now: float) -> None:
+        for place, child in list(self._children.items()):
+            if child.has_ended(now):
+                del self._children[place]
+                self._buried(place, child, now)
+                self._look_at = 0.0
+
+    def _buried(self, place: Place, child: Child, now: float) -> None:
+        child.last_lines()
+        suspects, how = child.suspects(), child.describe_end()
+        if how:
+            strike = "; the request that it worked on gets a strike" if suspects else ""
+            doing = "" if child.phase is Phase.CLOSED else f" while {child.phase}"
+            text = f"the child {how}{doing}{strike}"
+            child.output.own(logging.WARNING, text)
+            if now - child.started > SETTLED_S:
+                self._deaths.pop(place, None)
+            self._rest(place, now)
+        else:
+            self._deaths.pop(place, None)
+            child.output.own(logging.INFO, "the child has ended")
+        logger.info("Crawl %s: the child %s", child.crawl_id, how or "has ended")
+        fatal = ""
+        if child.process.code() == ExitCode.FATAL and child.fatal:
+            fatal = child.fatal.strip().splitlines()[-1]
+        tenant = Tenant(place[0], child.crawl_id, child.token)
+        self._desk.bury(Burial(tenant, child.output, now, fatal, tuple(suspects), child.folder))
+        for fd in child.pipes.keys() - child.ended_pipes:
+            self._selector.unregister(fd)
         child.close()
-        shutil.rmtree(child.folder, ignore_errors=True)
-        logger.info("Crawl %s: the child has ended (%d)", child.crawl_id, code)
 
-    def _tell_store(self, child: Child, code: int) -> None:
-        Frontier(self._store, child.crawl_id).reclaim(child.token)
-        if code == ExitCode.FATAL and child.fatal:
-            reason = child.fatal.strip().splitlines()[-1]
-            self._crawls.finish_failed(child.crawl_id, reason)
-        elif self._crawls.view(child.crawl_id).state in FINAL_STATES:
-            self._crawls.sweep(child.crawl_id)
+    def _rest(self, place: Place, now: float) -> None:
+        """Start no child there for a while, longer each time."""
+        pause = min(RESTART_MAX_S, RESTART_AFTER_S * 2 ** self._deaths[place])
+        self._deaths[place] += 1
+        self._not_before[place] = now + pause
 
     def _end(self) -> None:
-        quietly: list[Callable[[], object]] = [
-            lambda: self._presence.remove_worker(self._record.name),
-            *(output.flush for output in self._outputs.values()),
-        ]
         for child in self._children.values():
             child.kill()
             child.close()
-        for step in quietly:
-            try:
-                step()
-            except StoreError as exc:
-                logger.warning("%s", exc)
+        self._source.close()
+        self._desk.close([record.name for record in self._records])
         self._selector.close()
         os.close(self._poke)
         os.close(self._poked)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _level(spec: CrawlSpec) -> int:
+    """The lowest level that the order wants to see; the spider may say otherwise later."""
+    raw = spec.settings.get(_LEVEL_SETTING)
+    name = Codec().decode(bytes(raw)) if raw is not None else ""
+    return logging.getLevelNamesMapping().get(str(name).upper(), logging.DEBUG)

@@ -1,37 +1,59 @@
--- A worker or a session says that it lives; those whose deadline has passed are judged.
+-- The workers of a process, or a session, say that they live; those whose deadline has passed are judged.
 --
--- KEYS: records, deadlines (of this kind), deadlines of sessions, gone sessions, `judged`,
---   index of live crawls.
--- ARGV: name, record, ttl_ms, beat_ms, forget_ms, session (1 when a session beats).
--- Returns: {alive (0: this session was judged gone before), gone sessions, live crawls}.
+-- KEYS: records and deadlines (of this kind), records and deadlines of sessions, gone sessions, when
+--   sessions were last heard of, `judged`, index of live crawls.
+-- ARGV: ttl_ms, grace_ms, beat_ms, forget_ms, verdict_ms, session (1 when a session beats), then
+--   name and record of each.
+-- Returns: {alive (0: this session was judged gone before), its silence then in ms, gone sessions
+--   (id, silence in ms, ...; 0: its process has ended), live crawls}.
 --
 -- If nobody judged for more than two beats, the server or the whole machine stood still: every
--- session gets one full ttl from now. A session that was judged gone never comes back.
+-- session gets its grace from now. A session that was judged gone never comes back.
 --!include clock
-local now, ttl = now_ms(), tonumber(ARGV[3])
-local judged = tonumber(redis.call('GET', KEYS[5]) or 0) or 0
-if now - judged > 2 * tonumber(ARGV[4]) then
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now + ttl)) do
-    redis.call('ZADD', KEYS[3], 'XX', now + ttl, name)
+local now, ttl = now_ms(), tonumber(ARGV[1])
+local judged = tonumber(redis.call('GET', KEYS[7]) or 0) or 0
+if now - judged > 2 * tonumber(ARGV[3]) then
+  local until_ms = now + tonumber(ARGV[2])
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', until_ms)) do
+    redis.call('ZADD', KEYS[4], 'XX', until_ms, name)
   end
 end
-redis.call('SET', KEYS[5], now)
-local alive = 1
-if ARGV[6] == '1' and redis.call('ZSCORE', KEYS[4], ARGV[1]) then
-  alive = 0
-else
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-  redis.call('ZADD', KEYS[2], now + ttl, ARGV[1])
+redis.call('SET', KEYS[7], now)
+
+local function silence(name, verdict)
+  local heard = tonumber(redis.call('HGET', KEYS[6], name) or verdict)
+  return math.max(0, verdict - heard)
 end
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100)) do
-  redis.call('ZREM', KEYS[3], name)
-  redis.call('ZADD', KEYS[4], now, name)
+
+local alive, silent = 1, 0
+for i = 7, #ARGV, 2 do
+  local verdict = ARGV[6] == '1' and redis.call('ZSCORE', KEYS[5], ARGV[i])
+  if verdict then
+    alive, silent = 0, silence(ARGV[i], tonumber(verdict))
+  else
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+    redis.call('ZADD', KEYS[2], now + ttl, ARGV[i])
+    if ARGV[6] == '1' then redis.call('HSET', KEYS[6], ARGV[i], now) end
+  end
 end
-local forget = now - tonumber(ARGV[5])
--- Those who are gone stay listed for a while. A session's record and its verdict go together.
-local deadlines = ARGV[6] == '1' and KEYS[4] or KEYS[2]
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', forget, 'LIMIT', 0, 100)) do
-  redis.call('ZREM', deadlines, name)
-  redis.call('HDEL', KEYS[1], name)
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 100)) do
+  redis.call('ZREM', KEYS[4], name)
+  redis.call('HDEL', KEYS[3], name)
+  redis.call('ZADD', KEYS[5], now, name)
 end
-return {alive, redis.call('ZRANGE', KEYS[4], 0, 999), redis.call('ZRANGE', KEYS[6], 0, 999)}
+local forget = now - tonumber(ARGV[4])
+if ARGV[6] == '0' then
+  -- Workers that are gone stay listed for a while.
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', forget, 'LIMIT', 0, 100)) do
+    redis.call('ZREM', KEYS[2], name)
+    redis.call('HDEL', KEYS[1], name)
+  end
+end
+local old = now - tonumber(ARGV[5])
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', old, 'LIMIT', 0, 100)) do
+  redis.call('ZREM', KEYS[5], name)
+  redis.call('HDEL', KEYS[6], name)
+end
+local gone = redis.call('ZREVRANGEBYSCORE', KEYS[5], '+inf', forget, 'WITHSCORES', 'LIMIT', 0, 1000)
+for i = 1, #gone, 2 do gone[i + 1] = silence(gone[i], tonumber(gone[i + 1])) end
+return {alive, silent, gone, redis.call('ZRANGE', KEYS[8], 0, 999)}

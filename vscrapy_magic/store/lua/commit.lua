@@ -1,5 +1,5 @@
 -- The committing half of a step.
--- Needs: all that step.lua includes before it; arg, token, seq, now, keep_open, HELD, dropped.
+-- Needs: all that step.lua includes before it; token, seq, now, keep_open, HELD, dropped.
 local STATS_MAX = 10000 -- stats keys of a crawl
 
 -- Reads a list of lease numbers (and what stands beside each); adds those not held to `lost`.
@@ -31,7 +31,8 @@ local function commit_leases(ended, ended_held, parts, parts_held, part_keys, re
     if origin == 'start' then
       M.start = 'done'
     elseif origin == 'idle' then
-      M.idle = 'done'
+      -- Requests may have been pushed meanwhile: then somebody is to be asked once more.
+      M.idle = M.queued > 0 and '' or 'done'
       if keep_open then
         M.idle, M.idle_after_ms = '', now + 1000
       end
@@ -49,38 +50,20 @@ local function commit_leases(ended, ended_held, parts, parts_held, part_keys, re
   if #released > 0 then redis.call('HDEL', HELD, unpack(released)) end
 end
 
-local function commit_requests()
+-- What an older setting says of slots counts no more once a newer one was told.
+local function commit_limits()
+  local valid = tonumber(ARGV[18]) >= M.rules
   for _ = 1, tonumber(arg()) do
-    local s = slot_get(arg())
-    s.limit, s.excl = tonumber(arg()), tonumber(arg())
+    local slot, limit, excl, words = arg(), tonumber(arg()), tonumber(arg()), arg()
+    if valid then slot_told(slot, limit, excl, words) end
   end
-  local added, filtered = 0, 0
-  for number = 0, tonumber(arg()) - 1 do
-    local slot, score, start, count = arg(), arg(), arg() == '1', tonumber(arg())
-    local bits, live = {}, 0
-    for i = 1, count do
-      local fp = arg()
-      if fp == '' or seen_add(fp) then
-        bits[i], live = QUEUED, live + 1
-      else
-        bits[i] = DONE
-        dropped[#dropped + 1] = number
-        dropped[#dropped + 1] = i - 1
-        filtered = filtered + 1
-      end
-    end
-    local data = arg()
-    slot_dirty[slot] = true
-    if live > 0 then
-      M.blob_no = M.blob_no + 1
-      blob_add(M.blob_no, start or M.lifo == 0, slot, score, bits, data)
-      added = added + live
-    end
-  end
+end
+
+local function commit_requests()
+  local added, filtered = requests_add(dropped)
   if filtered > 0 and ARGV[15] ~= '' then
     redis.call('HINCRBY', P .. 'stats', ARGV[15], filtered)
   end
-  M.queued = M.queued + added
   return added
 end
 
@@ -128,4 +111,3 @@ local function commit_outputs()
       'failure_count', failure_count, 'failures', ARGV[14])
   end
 end
-

@@ -39,16 +39,15 @@ local function grant_share(slot)
   local s = slot_get(slot)
   local had = shares_mine[slot] or 0
   local share = slot_share(s, token, had, members)
-  if share == 0 then return 0 end
+  if share == 0 and had == 0 then return 0 end
   local idle_ms = -1
   if had == 0 then
     s.holders = s.holders + 1
-    if s.excl == 1 then
-      s.owner = token
-      redis.call('ZREM', P .. 'ready', slot)
-      slot_ready(slot)
-    end
     if s.freed > 0 then idle_ms = now - s.freed end
+  end
+  if s.excl == 1 and share > 0 and s.owner ~= token then
+    s.owner = token
+    if redis.call('ZREM', P .. 'ready', slot) == 1 then slot_ready(slot) end
   end
   if share > had then -- a smaller one counts when the child says that it is in force
     s.used = s.used + share - had
@@ -62,8 +61,13 @@ local function grant_share(slot)
   return share
 end
 
--- Members that joined make the shares smaller, also of a child that wants nothing now.
+-- Members that joined make the shares smaller, also of a child that wants nothing now. A changed
+-- rule may make them anything.
 local function cut_shares()
+  if tonumber(mine[4] or 0) ~= M.rule_no then
+    for slot in pairs(shares_mine) do grant_share(slot) end
+    return
+  end
   for slot, share in pairs(shares_mine) do
     local s = share > 1 and slot_get(slot)
     if s and s.excl == 0 and share > math.max(1, math.ceil(s.limit / members)) then
@@ -104,6 +108,20 @@ local function lease(origin)
   held_new[#held_new + 1] = tell_lease(M.lease_no, origin) and origin .. ':p' or origin
 end
 
+-- The slot with the longest queue that gave nothing because of its limit: it holds the crawl.
+local blocked, blocked_blobs = nil, 0
+local function is_blocked(slot)
+  local blobs = redis.call('ZCARD', P .. 'q:' .. slot)
+  if blobs > blocked_blobs then blocked, blocked_blobs = slot, blobs end
+end
+
+local function limited_by()
+  local s = slot_get(blocked)
+  local words = s.own == 1 and s.words or M.slot_words
+  if words == '' then return '' end
+  return blocked == '' and words or words .. ' on ' .. blocked
+end
+
 local function lease_slots(where, budget)
   for _, slot in ipairs(redis.call('ZRANGE', P .. where, 0, SLOTS_LOOKED_AT - 1)) do
     if budget == 0 then break end
@@ -120,42 +138,65 @@ local function lease_slots(where, budget)
       end)
       budget = budget - got
       rooms[slot] = room - got
+      if room == 0 then is_blocked(slot) end
       if got > 0 and redis.call('ZSCORE', P .. where, slot) then
         M.turn = M.turn + 1
         redis.call('ZADD', P .. where, M.turn, slot)
       end
+    else
+      is_blocked(slot)
     end
   end
   return budget
 end
 
-local function lease_what_is_wanted()
-  local asked = want
-  if M.out_bytes - M.out_acked > M.out_max then
-    M.why = 'items are not collected by the sender'
-    set_state('waiting', now)
-    asked = 0
-  elseif M.state ~= 'running' and (M.state == 'starting' or M.state == 'waiting') then
-    if M.started_ms == 0 then M.started_ms = now end
-    M.why = ''
-    set_state('running', now)
+-- What the crawl waits for; nothing, mostly.
+local function waits_for()
+  if M.out_bytes - M.out_acked > M.out_max then return 'items are not collected by the sender' end
+  if M.keep_open == 1 and M.start == 'done' and M.queued + M.leased == 0 then
+    return 'kept open: push URLs or stop it'
   end
-  if asked == 0 or M.state ~= 'running' then return end
-  local budget = math.min(asked, math.max(1, math.ceil(M.queued / members)))
+  return ''
+end
+
+local function park()
+  redis.call('RPUSH', P .. 'parked', token)
+  redis.call('HSET', MINE, 'parked', 1)
+end
+
+local function lease_what_is_wanted()
+  if M.state == 'starting' or M.state == 'running' or M.state == 'waiting' then
+    local why = waits_for()
+    if why ~= '' then
+      wait_for(why, now)
+    elseif M.state ~= 'running' then
+      if M.started_ms == 0 then M.started_ms = now end
+      M.why = ''
+      set_state('running', now)
+    end
+  end
+  if want == 0 then return end
+  if M.state == 'waiting' then return park() end
+  if M.state ~= 'running' then return end
+  local budget = math.min(want, math.max(1, math.ceil(M.queued / members)))
   if M.start == 'todo' then
     M.start = 'leased'
     lease('start')
   end
   budget = lease_slots('r:' .. token, budget)
-  if budget > 0 then lease_slots('ready', budget) end
+  if budget > 0 then budget = lease_slots('ready', budget) end
   if M.queued + M.leased == 0 and M.start == 'done' and M.idle == '' and M.keep_open == 0
       and now >= M.idle_after_ms then
     M.idle = 'leased'
     lease('idle')
   end
+  if budget == 0 or M.queued == 0 then
+    M.limited = ''
+  elseif #leases == 0 and blocked then
+    M.limited = limited_by()
+  end
   if #leases == 0 then
-    redis.call('RPUSH', P .. 'parked', token)
-    redis.call('HSET', MINE, 'parked', 1)
+    park()
     -- Somebody may hold leases that it cannot start yet: let it give them back.
     local spare = redis.call('ZREVRANGE', P .. 'spare', 0, 0)[1]
     if spare and spare ~= token then
@@ -164,4 +205,3 @@ local function lease_what_is_wanted()
     end
   end
 end
-

@@ -10,13 +10,16 @@ local P = KEYS[1]
 --!include members
 if not meta_load() then return {'unknown'} end
 if FINAL[M.state] then return {'over', M.state, M.close_reason} end
-local limit = tonumber(redis.call('HGET', P .. 'meta', 'workers') or 0) or 0
-if limit > 0 and redis.call('ZCARD', P .. 'members') >= limit then return {'full'} end
+if M.workers > 0 and redis.call('ZCARD', P .. 'members') >= M.workers then return {'full'} end
 local now = now_ms()
 redis.call('ZREM', P .. 'claims', ARGV[1])
 redis.call('ZADD', P .. 'members', now + tonumber(ARGV[3]), ARGV[1])
-redis.call('HSET', P .. 'm:' .. ARGV[1], 'seq', 0, 'worker', ARGV[2], 'parked', 0, 'joined_ms', now)
+redis.call('HSET', P .. 'm:' .. ARGV[1], 'seq', 0, 'worker', ARGV[2], 'parked', 0, 'joined_ms', now,
+  'rule_no', M.rule_no)
 wake_all() -- shares become smaller
-if M.state == 'queued' then set_state('starting', now) end
+if M.state == 'queued' then
+  M.why = ''
+  set_state('starting', now)
+end
 meta_flush()
 return {'ok', M.state, M.control}

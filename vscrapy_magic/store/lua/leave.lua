@@ -43,6 +43,7 @@ for i = 3, #ARGV do
     end
   end
 end
+redis.call('ZREM', P .. 'claims', token) -- it may have died before it joined
 if redis.call('ZSCORE', P .. 'members', token) then member_remove(token, now, dead) end
 settle(now)
 blobs_flush()

@@ -28,6 +28,34 @@ local function set_state(state, now)
   wake_all()
 end
 
+-- The crawl waits; says for what, and since when it is for that.
+local function wait_for(why, now)
+  if M.state == 'waiting' then
+    if M.why ~= why then redis.call('HSET', P .. 'meta', 'state_ms', now) end
+    M.why = why
+    return
+  end
+  M.why = why
+  set_state('waiting', now)
+end
+
+-- Workers that stand by may join when there is more to do than the members can start: as many as
+-- there are members, because those who come look for themselves.
+local function wake_standby(ready_per_child)
+  local members = redis.call('ZCARD', P .. 'members')
+  if M.queued <= ready_per_child * members then return end
+  local count = math.max(1, members)
+  if M.workers > 0 then count = math.min(count, M.workers - members) end
+  for _ = 1, count do
+    local worker = redis.call('LPOP', P .. 'standby')
+    if not worker then return end
+    local key = 'vscrapy:wake:' .. worker
+    redis.call('LPUSH', key, 's')
+    redis.call('LTRIM', key, 0, 0)
+    redis.call('PEXPIRE', key, 60000)
+  end
+end
+
 local function close_with(reason, final, now)
   M.close_reason, M.final = reason, final
   set_state('stopping', now)
@@ -52,9 +80,8 @@ local function settle(now)
   local members = redis.call('ZCARD', P .. 'members')
   if M.state == 'stopping' and M.leased == 0 then set_state('closing', now) end
   if M.state == 'closing' and members == 0 then set_state(M.final, now) end
-  if (M.state == 'running' or M.state == 'starting') and members == 0 then
-    M.why = 'no worker takes part'
-    set_state('waiting', now)
+  if (M.state == 'running' or M.state == 'starting' or M.state == 'waiting') and members == 0 then
+    wait_for('no worker takes part', now)
   end
 end
 
@@ -90,5 +117,5 @@ local function member_remove(token, now, again)
   redis.call('ZREM', P .. 'members', token)
   redis.call('ZREM', P .. 'spare', token)
   redis.call('LREM', P .. 'parked', 0, token)
-  wake_parked(#held / 2)
+  wake_parked((#held + #shares) / 2) -- a slot that was its own may be another's now
 end

@@ -65,6 +65,7 @@ local function request_back(origin)
   m.bits[index] = QUEUED
   mask_dirty[id] = true
   redis.call('ZADD', P .. 'q:' .. m.slot, m.score, id)
+  slot_get(m.slot)
   slot_ready(m.slot)
 end
 

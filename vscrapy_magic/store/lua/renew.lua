@@ -12,6 +12,7 @@ local P = KEYS[1]
 --!include queue
 --!include members
 local JUDGED_AT_ONCE = 5 -- members removed by one call; the rest by the next
+local LEASES_AT_ONCE = 1000 -- no further member is removed once so many leases went back
 
 if not meta_load() then return {'unknown'} end
 if FINAL[M.state] then return {'ok', M.state, M.close_reason, M.control, M.session, {}} end
@@ -22,8 +23,14 @@ if now - M.judged_ms > 2 * tonumber(ARGV[2]) then
   end
 end
 for i = 3, #ARGV do redis.call('ZADD', P .. 'members', 'XX', now + ttl, ARGV[i]) end
-local gone = redis.call('ZRANGEBYSCORE', P .. 'members', '-inf', now, 'LIMIT', 0, JUDGED_AT_ONCE)
-for _, token in ipairs(gone) do member_remove(token, now, true) end
+local gone, leases = {}, 0
+for _, token in ipairs(redis.call('ZRANGEBYSCORE', P .. 'members', '-inf', now, 'LIMIT', 0,
+    JUDGED_AT_ONCE)) do
+  leases = leases + redis.call('HLEN', P .. 'l:' .. token)
+  if #gone > 0 and leases > LEASES_AT_ONCE then break end
+  member_remove(token, now, true)
+  gone[#gone + 1] = token
+end
 M.judged_ms = now
 settle(now)
 blobs_flush()

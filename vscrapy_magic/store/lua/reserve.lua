@@ -12,8 +12,7 @@ local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', P .. 'claims', '-inf', now)
 local members = redis.call('ZCARD', P .. 'members')
 local allowed = math.max(1, math.min(2 * members, math.ceil(M.queued / tonumber(ARGV[3]))))
-local limit = tonumber(redis.call('HGET', P .. 'meta', 'workers') or 0) or 0
-if limit > 0 then allowed = math.min(allowed, limit) end
+if M.workers > 0 then allowed = math.min(allowed, M.workers) end
 if members + redis.call('ZCARD', P .. 'claims') >= allowed then
   redis.call('LREM', P .. 'standby', 0, ARGV[4])
   redis.call('RPUSH', P .. 'standby', ARGV[4])

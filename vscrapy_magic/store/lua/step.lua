@@ -2,9 +2,11 @@
 --
 -- KEYS: prefix of the crawl.
 -- ARGV: token, seq, want, unstarted, last_lease, cookies_seen, flags (k keep_open, s want_stats),
---   close_reason, pages, errors, item_count, items, failure_count, failures, filtered_stat, code_version, ready_per_child,
+--   close_reason, pages, errors, item_count, items, failure_count, failures, filtered_stat,
+--   code_version, ready_per_child, control (settings that the child works by), rule of all slots
+--   without one of their own (concurrency or '' when nothing is said of it, exclusive, words),
 --   then lists, each led by its number of entries: ended (lease), parts (lease, keys),
---   released (lease), limits (slot, concurrency, exclusive), blobs (slot, score, start, count,
+--   released (lease), limits (slot, concurrency, exclusive, words), blobs (slot, score, start, count,
 --   fingerprint or '' each, data), stats (kind, key, value), cookies (key, value),
 --   slots (slot, in_force, room).
 -- Returns: {'ok', numbers and words, dropped (blob, index, ...), shares (slot, share, idle_ms, ...),
@@ -33,13 +35,9 @@ local keep_open = string.find(ARGV[7], 'k', 1, true) ~= nil
 local want_stats = string.find(ARGV[7], 's', 1, true) ~= nil
 local MINE, HELD, SHARES = P .. 'm:' .. token, P .. 'l:' .. token, P .. 'h:' .. token
 
-local at = 17
-local function arg()
-  at = at + 1
-  return ARGV[at]
-end
-
-local mine = redis.call('HMGET', MINE, 'seq', 'dropped', 'parked')
+local at = 21
+--!include requests
+local mine = redis.call('HMGET', MINE, 'seq', 'dropped', 'parked', 'rule_no', 'leave')
 if not mine[1] or not redis.call('ZSCORE', P .. 'members', token) then return {'gone'} end
 local again = tonumber(mine[1]) == seq
 if tonumber(mine[1]) < seq - 1 then
@@ -71,6 +69,7 @@ end
 
 if again then
   resend()
+  redis.call('HSET', MINE, 'rule_no', -1) -- shares that became 0 are told once more
 else
   local ended, ended_held = read_leases(1)
   local parts, parts_held, part_keys = read_leases(2)
@@ -84,14 +83,19 @@ else
     redis.call('HSET', MINE, 'parked', 0)
   end
   M.commit_no = M.commit_no + 1
+  if mine[5] == '1' then want = 0 end
+  if ARGV[19] ~= '' and tonumber(ARGV[18]) >= M.rules then
+    M.rules = tonumber(ARGV[18])
+    slots_told(tonumber(ARGV[19]), tonumber(ARGV[20]), ARGV[21])
+  end
   commit_leases(ended, ended_held, parts, parts_held, part_keys, released, released_held)
+  commit_limits()
   local added = commit_requests()
   commit_stats()
   commit_cookies()
   commit_outputs()
   read_slots()
   cut_shares()
-  if added > 0 then M.idle = '' end
   if ARGV[8] ~= '' and M.state ~= 'stopping' and M.state ~= 'closing' then
     close_with(ARGV[8], 'finished', now)
   end
@@ -103,21 +107,13 @@ else
   else
     redis.call('ZREM', P .. 'spare', token)
   end
-  wake_parked(math.min(M.queued, added + #released))
-  -- Another member may start what this one left, or close with it.
-  if M.queued + M.leased == 0 and #leases == 0 and M.state == 'running' then wake_parked(1) end
-  if added > 0 and M.queued > tonumber(ARGV[17]) * members then
-    -- More than the members can start: workers that stand by may join, as many as there are members.
-    for _ = 1, members do
-      local worker = redis.call('LPOP', P .. 'standby')
-      if not worker then break end
-      local key = 'vscrapy:wake:' .. worker
-      redis.call('LPUSH', key, 's')
-      redis.call('LTRIM', key, 0, 0)
-      redis.call('PEXPIRE', key, 60000)
-    end
+  wake_parked(math.min(M.queued, added + #released + slots_opened * members))
+  -- Another member may take the idle lease that this one does not want.
+  if M.queued + M.leased == 0 and want == 0 and #ended > 0 and M.state == 'running' then
+    wake_parked(1)
   end
-  redis.call('HSET', MINE, 'seq', seq, 'dropped', cmsgpack.pack(dropped))
+  if added > 0 then wake_standby(tonumber(ARGV[17])) end
+  redis.call('HSET', MINE, 'seq', seq, 'dropped', cmsgpack.pack(dropped), 'rule_no', M.rule_no)
   blobs_flush()
   slots_flush()
   meta_flush()
@@ -134,7 +130,8 @@ if M.cookie_no > cookies_seen then
   end
 end
 return {'ok',
-  {M.state, M.close_reason, M.commit_no, M.epoch, M.control, redis.call('LLEN', P .. 'parked'),
-    M.items, M.pages, M.errors, M.failures, M.queued, M.leased, cookie_no},
+  {M.state, M.close_reason, M.commit_no, M.epoch, M.control,
+    M.state == 'running' and redis.call('LLEN', P .. 'parked') or 0, -- only then it helps to share
+    M.items, M.pages, M.errors, M.failures, M.queued, M.leased, cookie_no, mine[5] == '1' and 1 or 0},
   dropped, reply_shares, leases, reply_blobs, cookies,
   want_stats and redis.call('HGETALL', P .. 'stats') or {}}

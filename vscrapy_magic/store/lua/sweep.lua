@@ -5,6 +5,7 @@
 local P = KEYS[1]
 --!include meta
 local AT_ONCE = 500 -- keys removed by one call
+local MEMBERS_AT_ONCE = 5 -- each may hold some hundred leases
 
 if not meta_load() then
   redis.call('ZREM', KEYS[2], ARGV[1])
@@ -12,7 +13,7 @@ if not meta_load() then
 end
 if not FINAL[M.state] then return -1 end
 -- Content keys stay behind only for leases that were running or were lost.
-for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, AT_ONCE - 1)) do
+for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, MEMBERS_AT_ONCE - 1)) do
   for _, held in ipairs(redis.call('HVALS', P .. 'l:' .. token)) do
     redis.call('UNLINK', P .. 'p:' .. string.match(held, '^([^:]+)'))
   end
@@ -46,8 +47,9 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
   return 0
 end
 redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'cookies', P .. 'cookie_no',
-  P .. 'parked', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots')
-for _, name in ipairs({'meta', 'out', 'stats', 'log'}) do
+  P .. 'parked', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
+  P .. 'control')
+for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files'}) do
   redis.call('PEXPIRE', P .. name, ARGV[2])
 end
 redis.call('ZREM', KEYS[2], ARGV[1])

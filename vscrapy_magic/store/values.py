@@ -62,6 +62,7 @@ _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**64 - 1
 _OPAQUE_CHARS: Final = 500  # of the repr of a value that cannot cross
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement
+STAT_VALUE_MARK: Final = b"="  # before a stat that is no number
 _pack: Final = msgspec.msgpack.Encoder().encode
 _COLLECTIONS: Final[dict[str, Callable[[Any], Any]]] = {
     "OrderedDict": OrderedDict,
@@ -226,6 +227,41 @@ class Codec:
         for name, each in content.items():
             object.__setattr__(made, name, each)
         return made
+
+
+class PlainCodec(Codec):
+    """Decodes packets of another process without finding or building any class of this one.
+
+    For senders: what a worker sends can run no code where it is read. Objects become dictionaries
+    of their state, enum members their name, classes and functions their path.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(resolve=_identity)
+
+    def _ext_hook(self, code: int, data: memoryview) -> Any:
+        value = self._decoder.decode(data)
+        if code in _DECODE:
+            return _DECODE[code](value)
+        if code == Tag.ENUM:
+            return value[1]
+        # An object is [path, (how, state)], one of another module most often [path, state].
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
+            value = value[1]
+        if code == Tag.OBJECT and isinstance(value, tuple) and len(value) == 2:
+            value = value[1]
+        return value
+
+
+def read_stat(data: bytes) -> Any:
+    """A stat as a crawl keeps it: a decimal number, or `STAT_VALUE_MARK` and msgpack."""
+    if data.startswith(STAT_VALUE_MARK):
+        return PlainCodec().decode(data[len(STAT_VALUE_MARK) :])
+    text = data.decode()
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _state_of(value: Any, kind: type) -> tuple[str, Any]:

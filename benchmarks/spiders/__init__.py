@@ -1,0 +1,1 @@
+"""Spiders of the benchmarks; each file is shipped by itself."""

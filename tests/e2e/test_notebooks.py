@@ -1,0 +1,25 @@
+"""Every notebook of the repository runs from its first cell to its last."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.clusters import cluster_home
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSCRAPY_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    client = NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}})
+    with cluster_home(monkeypatch, idle_s="0.5"):
+        client.execute()
+    text = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+    assert "finished" in text
+    assert "ZeroDivisionError" in text
+    assert list((tmp_path / "spool").iterdir())

@@ -1,0 +1,155 @@
+"""The spool of a crawl: what is kept is on disk, whole, once, and found again."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vscrapy_magic.sender import spool as spool_module
+from vscrapy_magic.sender.items import FailureList, Items
+from vscrapy_magic.sender.spool import CrawlEnd, Spool, SpoolFullError, prune
+from vscrapy_magic.store.failures import FailureRecord
+from vscrapy_magic.store.keys import CrawlId, WorkerName
+from vscrapy_magic.store.logs import LogLine
+from vscrapy_magic.store.messages import CrawlSpec
+from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.values import Codec
+
+CRAWL = CrawlId("0a1b2c3d")
+SPEC = CrawlSpec(crawl_id=CRAWL, spider="quotes", bundle="00")
+
+
+def packet(values: Sequence[object]) -> bytes:
+    return Codec().encode([{"type": "dict", "data": value} for value in values])
+
+
+def failure(place: str, worker: str = "w1") -> FailureRecord:
+    return FailureRecord(
+        "callback", "ValueError", "no", "", place=place, group=place, worker=worker
+    )
+
+
+def output(number: int, items: Sequence[object] = (), failures: Sequence[object] = ()) -> Output:
+    return Output(
+        commit_no=number,
+        nonce=f"n{number}",
+        total_bytes=0,
+        item_count=len(items),
+        items=packet(items) if items else b"",
+        failure_count=len(failures),
+        failures=msgspec.msgpack.encode(failures) if failures else b"",
+    )
+
+
+def test_items_are_read_in_order_from_disk(tmp_path: Path) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        items = Items(spool)
+        assert len(items) == 0
+        assert spool.keep([output(1, [{"n": 0}, {"n": 1}]), output(3, [], [failure("a")])])
+        spool.keep([output(4, [{"n": 2}])])
+        assert [item["n"] for item in items] == [0, 1, 2]
+        assert items[-1] == {"n": 2}
+        assert items[1:] == [{"n": 1}, {"n": 2}]
+        with pytest.raises(IndexError, match="number 3"):
+            items[3]
+        assert repr(items) == "[{'n': 0},\n {'n': 1},\n {'n': 2}]"
+
+
+def test_an_output_that_is_sent_again_is_kept_once(tmp_path: Path) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([output(1, [1]), output(2, [2])])
+        assert [new.commit_no for new in spool.keep([output(2, [2]), output(5, [3])])] == [5]
+        assert list(Items(spool)) == [1, 2, 3]
+
+
+def test_a_spool_is_found_again_and_goes_on(tmp_path: Path) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([output(1, ["a"], [failure("x")])])
+        spool.keep_lines([LogLine(1, 20, "s", "hello", WorkerName("w1"))])
+    with Spool(tmp_path, CRAWL) as again:
+        assert again.spec == SPEC
+        assert again.last == output(1).witness
+        assert list(Items(again)) == ["a"]
+        assert [line.text for line in again.lines()] == ["hello"]
+        again.keep([output(2, ["b"])])
+        assert list(Items(again)) == ["a", "b"]
+        assert FailureList(again)[0].place == "x"
+
+
+@pytest.mark.parametrize("cut", [1, 7, 11])
+def test_what_a_killed_process_left_unfinished_is_cut_off(tmp_path: Path, cut: int) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([output(1, ["a"]), output(2, ["b"])])
+    path = tmp_path / CRAWL / "outputs"
+    os.truncate(path, path.stat().st_size - cut)
+    with Spool(tmp_path, CRAWL) as again:
+        assert again.last == output(1).witness
+        again.keep([output(2, ["b"]), output(3, ["c"])])
+        assert list(Items(again)) == ["a", "b", "c"]
+
+
+def test_a_second_process_reads_along_but_does_not_collect(tmp_path: Path) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as first, Spool(tmp_path, CRAWL) as second:
+        assert (first.collects, second.collects) == (True, False)
+        items = Items(second)
+        first.keep([output(1, ["a"])])
+        assert list(items) == ["a"]
+
+
+def test_failures_are_grouped_by_place_with_their_workers(tmp_path: Path) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([output(1, [], [failure("a"), failure("b"), failure("a", "w2")])])
+        spool.keep([output(2, [], [failure("a")])])
+        groups = FailureList(spool).groups()
+        assert [(g.first.place, g.numbers, g.workers) for g in groups] == [
+            ("a", (1, 3, 4), ("w1", "w2")),
+            ("b", (2,), ("w1",)),
+        ]
+
+
+def test_a_buried_request_is_a_failure_with_its_address(tmp_path: Path) -> None:
+    request = Codec().encode({"url": "http://site/kills"})
+    entry = msgspec.structs.replace(output(1), failure_count=1, buried=request)
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([entry])
+        (record,) = FailureList(spool)
+        assert record.url == "http://site/kills"
+        assert record.message.startswith("given up: 3 children died")
+
+
+def test_items_of_unknown_classes_are_plain_data(tmp_path: Path) -> None:
+    evil = Codec().encode([{"type": "m:Item", "data": {"price": os.system, "t": (1, {2})}}])
+    entry = msgspec.structs.replace(output(1, [0]), items=evil)
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([entry])
+        assert Items(spool)[0] == {"price": "posix:system", "t": (1, {2})}
+
+
+def test_a_full_disk_is_told_and_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "FREE_BYTES_MIN", 2**62)
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        with pytest.raises(SpoolFullError, match="VSCRAPY_SPOOL"):
+            spool.keep([output(1, ["a"])])
+        assert len(Items(spool)) == 0
+
+
+def test_old_spools_go_and_those_in_use_stay(tmp_path: Path) -> None:
+    old = Spool(tmp_path, CrawlId("00000001"), SPEC)
+    old.close()
+    with Spool(tmp_path, CrawlId("00000002"), SPEC) as used:
+        far = old.folder.stat().st_mtime + spool_module.KEEP_S + 10
+        prune(tmp_path, now=far)
+        assert not old.folder.exists()
+        assert used.folder.exists()
+
+
+def test_the_end_of_a_crawl_is_kept(tmp_path: Path) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        assert spool.end is None
+        spool.keep_end(CrawlEnd(view=b"v", stats={"n": b"1"}))
+    with Spool(tmp_path, CRAWL) as again:
+        assert again.end == CrawlEnd(view=b"v", stats={"n": b"1"})

@@ -1,0 +1,246 @@
+"""Owns the magics: each translates its line and calls one function.
+
+Runs in the kernel's main thread. A mistake ends the cell with one line, never with a traceback.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Final, ParamSpec, TypeVar
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+
+from vscrapy_magic.errors import ConfigError, VscrapyError
+from vscrapy_magic.notebook import show
+from vscrapy_magic.notebook.cells import CellLog
+from vscrapy_magic.notebook.interrupts import UsageError
+from vscrapy_magic.notebook.kernel import Kernel, find_spider
+from vscrapy_magic.notebook.order import class_order
+from vscrapy_magic.notebook.running import start
+from vscrapy_magic.notebook.screen import screen_for
+from vscrapy_magic.sender.crawl import Crawl
+from vscrapy_magic.sender.options import OptionParser, pairs, parse_line, split_line
+from vscrapy_magic.store.crawls import Crawls
+from vscrapy_magic.store.presence import Presence
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LINES_SHOWN: Final = 100
+_ITEMS_SHOWN: Final = 20
+
+
+def _tidy(magic: Callable[P, R]) -> Callable[P, R]:
+    """End a cell whose magic cannot do what it should with one line."""
+
+    @functools.wraps(magic)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return magic(*args, **kwargs)
+        except VscrapyError as exc:
+            raise UsageError(f"{exc}") from None
+
+    return run
+
+
+@magics_class
+class VscrapyMagics(Magics):
+    """The magics of this package, for one shell."""
+
+    def __init__(self, shell: InteractiveShell, cells: CellLog) -> None:
+        super().__init__(shell)
+        self.kernel: Final = Kernel(shell, cells)
+
+    # Crawling.
+
+    @cell_magic("vcrawl")  # type: ignore[arg-type]
+    @_tidy
+    def vcrawl_cell(self, line: str, cell: str) -> Crawl | None:
+        """Run the cell, then crawl with the spider NAME on all workers; see %vcrawl --help."""
+        before = dict(self.kernel.shell.user_ns)
+        self.kernel.cells.run_body(cell)
+        return self._crawl(line, "%%vcrawl", before)
+
+    @line_magic("vcrawl")  # type: ignore[arg-type]
+    @_tidy
+    def vcrawl_line(self, line: str) -> Crawl | None:
+        """Crawl with the spider NAME of an earlier cell; see %vcrawl --help."""
+        return self._crawl(line, "%vcrawl", self.kernel.shell.user_ns)
+
+    def _crawl(self, line: str, prog: str, before: Any) -> Crawl | None:
+        options = parse_line(line, prog)
+        if options.help:
+            print(options.help)  # noqa: T201 - what the user asked for
+            return None
+        kernel, namespace = self.kernel, self.kernel.shell.user_ns
+        kind = find_spider(options.target, namespace, before)
+        order = class_order(options, kind, kernel.cells.cells, namespace)
+        session = kernel.connect(options.redis) if options.redis else kernel.session
+        if options.ttl_s is not None:
+            session.set_ttl(round(1000 * options.ttl_s))
+        is_blocking = not (options.background or options.detach)
+        screen = screen_for(
+            kernel.shell, blocking=is_blocking, on_stop=lambda now: running.crawl.stop(now=now)
+        )
+        running = start(session, order, options, screen)
+        kernel.remember(running.crawl, screen)
+        if options.variable:
+            namespace[options.variable] = running.crawl
+        if is_blocking:
+            running.wait()
+        return running.crawl
+
+    # The server and its workers.
+
+    @line_magic
+    @_tidy
+    def vconnect(self, line: str) -> str | None:
+        """%vconnect [URL] [--workers N]: choose the Redis; without URL the local cluster."""
+        parse = _parser("%vconnect", "redis://host:6379")
+        parse.add_argument("url", nargs="?", default=None)
+        parse.add_argument("--workers", type=int, default=None, help="of the local cluster")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        session = self.kernel.connect(options.url, workers=options.workers)
+        return f"connected to {session.store.address}"
+
+    @line_magic
+    @_tidy
+    def vworkers(self, line: str) -> Any:
+        """%vworkers: who is there to crawl."""
+        if _parsed(_parser("%vworkers", ""), line) is None:
+            return None
+        return show.workers(Presence(self.kernel.session.store).workers())
+
+    @line_magic
+    @_tidy
+    def vlist(self, line: str) -> Any:
+        """%vlist: all crawls on this Redis."""
+        if _parsed(_parser("%vlist", ""), line) is None:
+            return None
+        store = self.kernel.session.store
+        return show.crawls(Crawls(store).list_all(), Presence(store).sessions())
+
+    # A crawl.
+
+    @line_magic
+    @_tidy
+    def vstop(self, line: str) -> str | None:
+        """%vstop [ID] [--now] [--all]: stop a crawl; --now kills."""
+        parse = _parser("%vstop", "1a2b3c4d --now")
+        parse.add_argument("crawl", nargs="?", default="")
+        parse.add_argument("--now", action="store_true", help="kill instead of finishing")
+        parse.add_argument("--all", action="store_true", help="all crawls of this kernel")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        chosen = self.kernel.session.crawls if options.all else (self.kernel.crawl(options.crawl),)
+        return "\n".join(f"crawl {c.id}: {c.stop(now=options.now)}" for c in chosen) or "no crawls"
+
+    @line_magic
+    @_tidy
+    def vset(self, line: str) -> str | None:
+        """%vset [ID] NAME=VALUE ...: change a running crawl; %vset LOG_LEVEL=DEBUG."""
+        parse = _parser("%vset", "LOG_LEVEL=DEBUG DOWNLOAD_DELAY=0.5")
+        parse.add_argument("words", nargs="+", metavar="[ID] NAME=VALUE")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        words: Sequence[str] = options.words
+        crawl_id, words = ("", words) if "=" in words[0] else (words[0], words[1:])
+        if not words:
+            raise ConfigError(f"%vset: write it as NAME=VALUE; {parse.epilog}")
+        crawl = self.kernel.crawl(crawl_id)
+        changed = pairs(words, "%vset")
+        crawl.set(**changed)
+        return f"crawl {crawl.id}: " + ", ".join(f"{k} = {v}" for k, v in changed.items())
+
+    @line_magic
+    @_tidy
+    def vpush(self, line: str) -> str | None:
+        """%vpush [ID] URL ...: add addresses to a running crawl."""
+        parse = _parser("%vpush", "https://example.com/page --callback parse_item")
+        parse.add_argument("words", nargs="+", metavar="[ID] URL")
+        parse.add_argument("--callback", default="", help="method of the spider (parse)")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        words: Sequence[str] = options.words
+        crawl_id, urls = ("", words) if ":" in words[0] else (words[0], words[1:])
+        if not urls:
+            raise ConfigError(f"%vpush: which addresses? {parse.epilog}")
+        crawl = self.kernel.crawl(crawl_id)
+        count = crawl.push(*urls, callback=options.callback)
+        return f"crawl {crawl.id}: {count} added"
+
+    @line_magic
+    @_tidy
+    def vlogs(self, line: str) -> Any:
+        """%vlogs [ID] [-w WORKER] [-L LEVEL] [-g REGEX] [-n N]: stored lines."""
+        parse = _parser("%vlogs", "-L WARNING -g timeout -n 20")
+        parse.add_argument("crawl", nargs="?", default="")
+        parse.add_argument("-w", "--worker", default="")
+        parse.add_argument("-L", "--level", default="")
+        parse.add_argument("-g", "--grep", default="", metavar="REGEX")
+        parse.add_argument("-n", dest="last", type=int, default=_LINES_SHOWN)
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        crawl = self.kernel.crawl(options.crawl)
+        found = crawl.logs(
+            worker=options.worker, level=options.level, pattern=options.grep, last=options.last
+        )
+        return show.Lines(found)
+
+    @line_magic
+    @_tidy
+    def vitems(self, line: str) -> Any:
+        """%vitems [ID] [-n N]: the newest items."""
+        parse = _parser("%vitems", "-n 50")
+        parse.add_argument("crawl", nargs="?", default="")
+        parse.add_argument("-n", dest="last", type=int, default=_ITEMS_SHOWN)
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        return show.items(self.kernel.crawl(options.crawl), options.last)
+
+    @line_magic
+    @_tidy
+    def verrors(self, line: str) -> Any:
+        """%verrors [ID] [-n NUMBER]: failures by place; with a number, one of them whole."""
+        parse = _parser("%verrors", "-n 1")
+        parse.add_argument("crawl", nargs="?", default="")
+        parse.add_argument("-n", dest="number", type=int, default=0, help="one failure, whole")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        return show.failures(self.kernel.crawl(options.crawl), options.number)
+
+    @line_magic
+    @_tidy
+    def vpanel(self, line: str) -> None:
+        """%vpanel [ID]: show the live panel of a crawl of this kernel again."""
+        parse = _parser("%vpanel", "")
+        parse.add_argument("crawl", nargs="?", default="")
+        options = _parsed(parse, line)
+        if options is None:
+            return
+        self.kernel.screen(options.crawl).show()
+
+
+def _parser(prog: str, example: str) -> OptionParser:
+    return OptionParser(prog, epilog=f"example: {prog} {example}".rstrip(), add_help=False)
+
+
+def _parsed(parse: OptionParser, line: str) -> Any:
+    """The options; None when help was asked for, which is shown then.
+
+    Raises:
+        ConfigError: a word is wrong.
+    """
+    words = split_line(line)
+    if {"-h", "--help"} & set(words):
+        print(parse.format_help())  # noqa: T201 - what the user asked for
+        return None
+    return parse.parse_all(words)

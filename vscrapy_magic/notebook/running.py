@@ -1,0 +1,171 @@
+"""Owns a crawl that a cell runs: shown, fed, waited for, stopped by an interrupt, summed up.
+
+Runs in the kernel's main thread, which it blocks; lines and states come in the crawl's own thread.
+"""
+
+import contextlib
+import io
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from vscrapy_magic.errors import StoreError
+from vscrapy_magic.notebook.interrupts import CrawlFailedError, CrawlInterruptedError, Interrupts
+from vscrapy_magic.notebook.order import feed_folder, feed_order
+from vscrapy_magic.sender.crawl import Crawl, describe
+from vscrapy_magic.sender.feeds import FeedWriter
+from vscrapy_magic.sender.follow import Listener
+from vscrapy_magic.sender.options import CrawlOptions
+from vscrapy_magic.sender.order import Order
+from vscrapy_magic.sender.session import Session
+from vscrapy_magic.store.crawls import CrawlView
+from vscrapy_magic.store.logs import LogLine
+from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.outputs import Output
+
+TICK_S: Final = 0.1  # between two looks of a blocked cell
+LEAVE_AFTER_S: Final = 3.5  # of an interrupt: children that hang are killed after 3 s, and then a
+# child that still closes its spider is left to do so; the cell returns and says it
+
+
+class Screen(Listener, Protocol):
+    """Where a crawl is shown while its cell runs."""
+
+    def show(self) -> None:
+        """Appear below the cell."""
+
+    def notice(self, text: str) -> None:
+        """Say something about the crawl, above its lines."""
+
+    def drain(self) -> None:
+        """Called by the main thread ten times a second; may print."""
+
+    def finish(self, crawl: Crawl) -> None:
+        """Become what stays in the notebook."""
+
+
+class Feeds:
+    """The feed writer of one crawl, if it has feeds; closed when the crawl is over."""
+
+    def __init__(self, options: CrawlOptions, order: Order) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] = feed_folder()
+        self._said = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - closed with the writer
+        feeds = feed_order(options, order, Path(self._folder.name))
+        self._writer = FeedWriter(feeds, self._said) if feeds is not None else None
+
+    def deliver(self, outputs: Sequence[Output]) -> None:
+        """Hand new outputs on; in the follower's thread."""
+        if self._writer is not None:
+            self._writer.deliver(outputs)
+
+    def close(self) -> str:
+        """Finish the feeds; what went wrong, or empty. Idempotent."""
+        writer, self._writer = self._writer, None
+        is_good = writer is None or writer.close()
+        said = ""
+        if not self._said.closed:
+            with contextlib.suppress(io.UnsupportedOperation):
+                self._said.seek(0)
+                said = self._said.read().strip()
+            self._said.close()
+        self._folder.cleanup()
+        return "" if is_good else said or "the feeds were not written"
+
+
+class Running:
+    """A crawl that was started by a cell, and where it is shown."""
+
+    def __init__(self, crawl: Crawl, screen: Screen, feeds: Feeds, *, blocking: bool) -> None:
+        self.crawl: Final = crawl
+        self.screen: Final = screen
+        self._feeds = feeds
+        self._blocking = blocking
+        self._written = threading.Event()
+
+    def lines(self, lines: Sequence[LogLine]) -> None:
+        """Not of interest; a listener must have it."""
+
+    def view(self, view: CrawlView) -> None:
+        """Not of interest; a listener must have it."""
+
+    def ended(self, _view: CrawlView) -> None:
+        """Finish the feeds; in the crawl's own thread."""
+        problem = self._feeds.close()
+        if problem:
+            self.screen.notice(problem)
+        self._written.set()
+        if not self._blocking:
+            self.screen.finish(self.crawl)
+
+    def wait(self) -> None:
+        """Block until the crawl is over; an interrupt stops it, a second one kills it.
+
+        Raises:
+            CrawlInterruptedError: it was stopped by an interrupt.
+            CrawlFailedError: it has failed.
+        """
+        crawl, screen = self.crawl, self.screen
+        asked, since = 0, 0.0
+        with Interrupts() as interrupts:
+            while not self._written.wait(TICK_S):
+                screen.drain()
+                if interrupts.count > asked:
+                    asked = interrupts.count
+                    since = since or time.monotonic()
+                    _stop(crawl, screen, now=asked > 1)
+                if since and time.monotonic() - since > LEAVE_AFTER_S:
+                    self._blocking = False
+                    break
+            screen.drain()
+            screen.finish(crawl)
+        if asked:
+            raise CrawlInterruptedError(_ending(crawl))
+        if crawl.state not in {CrawlState.FINISHED, CrawlState.STOPPED}:
+            raise CrawlFailedError(f"crawl {describe(crawl.view)}")
+
+
+def start(session: Session, order: Order, options: CrawlOptions, screen: Screen) -> Running:
+    """Place a crawl and show it.
+
+    Raises:
+        VscrapyError: it cannot be placed; nothing has started.
+    """
+    feeds = Feeds(options, order)
+    try:
+        crawl = session.place(order, detach=options.detach, deliver=feeds.deliver)
+    except BaseException:
+        feeds.close()
+        raise
+    if order.shipped.pinned and options.workers is None:
+        screen.notice(f"1 worker: {order.shipped.pinned} (--workers N overrides)")
+    for note in order.notes:
+        screen.notice(note)
+    screen.show()
+    blocking = not (options.background or options.detach)
+    running = Running(crawl, screen, feeds, blocking=blocking)
+    crawl.listen(screen)
+    crawl.listen(running)
+    return running
+
+
+def _stop(crawl: Crawl, screen: Screen, *, now: bool) -> None:
+    screen.notice(
+        "killed" if now else "stopping: what is in flight is finished; interrupt again to kill"
+    )
+    try:
+        crawl.stop(now=now)
+    except StoreError as exc:
+        screen.notice(str(exc))
+
+
+def _ending(crawl: Crawl) -> str:
+    if crawl.is_over:
+        return f"crawl {describe(crawl.view)}"
+    closing = ", ".join(crawl.workers) or "no worker"
+    return (
+        f"crawl {describe(crawl.view)}; the spider is still being closed on {closing} and has 10 s "
+        "for it; what it brings is kept: %vlist shows it"
+    )

@@ -1,0 +1,204 @@
+"""Owns how workers, crawls, lines, items and failures are shown by the magics.
+
+Runs in the kernel. What comes from workers is shown as text, never as markup.
+"""
+
+import html
+import json
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from vscrapy_magic.errors import ConfigError
+from vscrapy_magic.notebook.tables import Table
+from vscrapy_magic.sender.crawl import Crawl
+from vscrapy_magic.sender.lines import format_line
+from vscrapy_magic.store.crawls import CrawlView
+from vscrapy_magic.store.failures import FailureRecord
+from vscrapy_magic.store.keys import SessionId
+from vscrapy_magic.store.logs import LogLine
+from vscrapy_magic.store.presence import Liveness, SessionView, WorkerView
+
+_BODY_CHARS: Final = 2000  # of a response, shown with its failure
+_MB: Final = 1024 * 1024
+
+
+def workers(views: Sequence[WorkerView]) -> Table:
+    """One row a worker."""
+    rows = [
+        {
+            "worker": view.record.name,
+            "host": view.record.host,
+            "pid": view.record.pid,
+            "state": "leaving" if view.record.draining else view.liveness,
+            "crawls": f"{view.record.used} of {view.record.slots}",
+            "python": view.record.python,
+            "scrapy": view.record.scrapy,
+            "cpu": f"{view.record.cpu_percent:.0f} %",
+            "memory": f"{view.record.memory_bytes // _MB} MB",
+            "up": age(view.record.started_ms),
+            "last beat": f"{view.silent_ms / 1000:.1f} s ago",
+        }
+        for view in views
+    ]
+    return Table(rows, nothing="no workers; start one with `vscrapy worker URL`")
+
+
+def crawls(views: Sequence[CrawlView], sessions: Sequence[SessionView]) -> Table:
+    """One row a crawl, newest first."""
+    rows = [
+        {
+            "id": view.crawl_id,
+            "spider": view.spec.spider,
+            "state": view.state,
+            "why": _why(view),
+            "sender": _sender(view.spec.session, sessions),
+            "workers": len(view.members),
+            "pages": view.totals.pages,
+            "items": view.totals.items,
+            "failures": view.totals.failures,
+            "queued": view.totals.queued,
+            "age": age(view.created_ms),
+        }
+        for view in views
+    ]
+    return Table(rows, nothing="no crawls on this Redis yet")
+
+
+def _why(view: CrawlView) -> str:
+    why = view.why or view.close_reason
+    return "" if why == view.state else why
+
+
+def _sender(session: SessionId | None, sessions: Sequence[SessionView]) -> str:
+    if session is None:
+        return "detached"
+    for view in sessions:
+        if view.record.session == session and view.liveness is not Liveness.GONE:
+            return f"{view.record.kind} on {view.record.host} ({view.liveness})"
+    return "gone"
+
+
+class Lines:
+    """Log lines as text."""
+
+    def __init__(self, lines: Sequence[LogLine]) -> None:
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(format_line, self._lines)) or "no such lines"
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
+
+
+def items(crawl: Crawl, last: int) -> Table:
+    """The newest items, a column for each field."""
+    count = len(crawl.items)
+    shown = crawl.items[max(0, count - last) :]
+    names = list(dict.fromkeys(name for item in shown for name in _fields(item)))
+    rows = [
+        {
+            "#": count - len(shown) + place,
+            **{name: _value(_fields(item).get(name, "")) for name in names},
+        }
+        for place, item in enumerate(shown)
+    ]
+    note = f"{len(shown)} of {count} items; crawl.items has all" if len(shown) < count else ""
+    return Table(rows, nothing="no items yet", note=note)
+
+
+def _fields(item: object) -> dict[str, object]:
+    return item if isinstance(item, dict) else {"value": item}
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+def failures(crawl: Crawl, number: int = 0) -> "Table | FailureText":
+    """Failures by place, the most frequent first; with a number, one of them whole.
+
+    Raises:
+        ConfigError: there is no failure of that number.
+    """
+    if number:
+        count = len(crawl.failures)
+        if not 1 <= number <= count:
+            raise ConfigError(f"no failure {number}: crawl {crawl.id} has {count}")
+        return FailureText(number, crawl.failures[number - 1])
+    rows = [
+        {
+            "#": group.numbers[0],
+            "count": group.count,
+            "where": group.first.place or group.first.kind,
+            "error": f"{group.first.type}: {group.first.message}",
+            "url": group.first.url,
+            "workers": ", ".join(group.workers),
+        }
+        for group in crawl.failures.groups()
+    ]
+    note = f"%verrors {crawl.id} -n NUMBER shows one with request, response and locals"
+    return Table(rows, nothing="no failures", note=note if rows else "")
+
+
+class FailureText:
+    """One failure, whole."""
+
+    def __init__(self, number: int, record: FailureRecord) -> None:
+        self.number = number
+        self.record = record
+
+    def __repr__(self) -> str:
+        record = self.record
+        parts = [
+            f"failure {self.number}: {record.kind} on {record.worker}, attempt {record.attempt}",
+            "\n".join(_trace(record)),
+        ]
+        if record.url:
+            parts.append(f"request: {record.method} {record.url}")
+            parts += [f"  {name}: {', '.join(v)}" for name, v in record.headers.items()]
+        if (response := record.response) is not None:
+            parts.append(f"response: {response.status} {response.url}")
+            parts += [f"  {name}: {', '.join(v)}" for name, v in response.headers.items()]
+            body = response.body.decode(errors="replace")
+            more = f" ... ({response.body_bytes} bytes)" if len(body) > _BODY_CHARS else ""
+            parts.append(body[:_BODY_CHARS] + more)
+        for frame in record.frames:
+            parts.append(f"locals of {frame.function} ({frame.file}, line {frame.line}):")
+            parts += [f"  {name} = {value}" for name, value in frame.locals.items()]
+        if record.log:
+            parts += ["before it:", *(f"  {line}" for line in record.log)]
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
+
+
+def _trace(record: FailureRecord) -> list[str]:
+    """The traceback without the frames of libraries around the user's own."""
+    if not record.frames:
+        return [record.traceback.rstrip()]
+    lines = ["Traceback (your own code; record.traceback has all of it):"]
+    for frame in record.frames:
+        lines.append(f"  {frame.file}, line {frame.line}, in {frame.function}")
+        if frame.source:
+            lines.append(f"    {frame.source}")
+    return [*lines, f"{record.type}: {record.message}"]
+
+
+def age(since_ms: int) -> str:
+    """How long ago, in words: `12 s`, `3 min`, `5 h`, `2 d`."""
+    seconds = max(0.0, time.time() - since_ms / 1000)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

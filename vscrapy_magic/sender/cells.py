@@ -1,0 +1,140 @@
+"""Owns what was run in a notebook: cells, and the statements in them in the order of execution.
+
+Runs in the sender's process; knows nothing of IPython, so that whatever runs code can hand it in.
+"""
+
+import __future__
+
+import ast
+import functools
+import operator
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+FUTURE_FLAGS: Final = functools.reduce(
+    operator.or_,
+    (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names),
+)
+_NEWLINE: Final = re.compile(r"\r\n|\r|\n")  # str.splitlines knows more than the tokenizer does
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One executed cell.
+
+    Attributes:
+        label: as tracebacks name it: `Cell In[3]`.
+        source: the Python that was executed, without magics.
+        first_line: line within the cell at which `source` begins; 2 for the body of a `%%` cell.
+    """
+
+    label: str
+    source: str
+    first_line: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One statement at the top level of a cell.
+
+    Attributes:
+        index: its place in the order of execution.
+        label: of its cell.
+        line: where `text` begins within the cell.
+        node: parsed from `text`, so that its line 1 is `line`.
+        flags: of the compiler: `from __future__` imports stay in force for later cells.
+        imports: of the whole cell; calls on a module that the same cell imports are compiled in
+            another way (Python 3.11 and newer), so its code can only be compared with them.
+    """
+
+    index: int
+    label: str
+    line: int
+    text: str
+    node: ast.stmt
+    flags: int = 0
+    imports: tuple[ast.stmt, ...] = ()
+
+    def place(self, line: int) -> str:
+        """How a line of `text` is named to users."""
+        return f"{self.label} line {self.line + line - 1}"
+
+
+def parse(source: str, flags: int = 0) -> ast.Module | None:
+    """The source as a tree, top-level `await` or not; None when it is no Python."""
+    flags |= ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the user saw them when the cell was run
+            tree = compile(source, "<cell>", "exec", flags, dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    return tree if isinstance(tree, ast.Module) else None
+
+
+def read_statements(cells: Sequence[Cell]) -> list[Statement]:
+    """All statements in the order of execution; a cell that is no Python never ran and has none."""
+    found: list[Statement] = []
+    flags = 0
+    for cell in cells:
+        tree = parse(cell.source)
+        if tree is None:
+            continue
+        lines = _NEWLINE.split(cell.source)
+        flags |= _future_flags(tree)
+        imports = tuple(_imports(tree))
+        for node in tree.body:
+            first, text = _cut(lines, node)
+            own = parse(text, flags)
+            if own is not None and own.body:
+                found.append(
+                    Statement(
+                        index=len(found),
+                        label=cell.label,
+                        line=cell.first_line + first - 1,
+                        text=text,
+                        node=own.body[0],
+                        flags=flags,
+                        imports=imports,
+                    )
+                )
+    return found
+
+
+def _cut(lines: Sequence[str], node: ast.stmt) -> tuple[int, str]:
+    """First line and text of a statement, decorators included; other ones of its lines are not."""
+    first, column = node.lineno, node.col_offset
+    for decorator in getattr(node, "decorator_list", ()):
+        first, column = min(first, decorator.lineno), 0
+    last = node.end_lineno or node.lineno
+    cut = list(lines[first - 1 : last])
+    # Columns of trees count bytes.
+    cut[-1] = cut[-1].encode()[: node.end_col_offset].decode()
+    cut[0] = cut[0].encode()[column:].decode()
+    return first, "\n".join(cut)
+
+
+def _imports(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Imports at the top level of a cell, also those under conditions."""
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            waiting += ast.iter_child_nodes(node)
+
+
+def _future_flags(tree: ast.Module) -> int:
+    flags = 0
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            for alias in node.names:
+                flags |= getattr(__future__, alias.name).compiler_flag
+    return flags

@@ -1,0 +1,314 @@
+"""Owns a crawl as its user holds it: what it is doing, what it brought, how it is stopped.
+
+Runs in the sender's process; every method may be called from any thread. What a crawl brought is
+read from the spool, so it is there when the server is long gone.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from vscrapy_magic.errors import ConfigError, StateError, StoreError
+from vscrapy_magic.sender.follow import Follower, Listener
+from vscrapy_magic.sender.items import FailureList, Items
+from vscrapy_magic.sender.spool import CrawlEnd, Spool
+from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.control import Control
+from vscrapy_magic.store.crawls import Crawls, CrawlView
+from vscrapy_magic.store.keys import CrawlId
+from vscrapy_magic.store.logs import LogLine
+from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.values import read_stat
+
+if TYPE_CHECKING:
+    import datetime
+
+logger = logging.getLogger(__name__)
+
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class Crawl:
+    """One crawl. Made by a session: `session.crawl(...)`, `session.attach(id)`."""
+
+    def __init__(
+        self,
+        store: Store | None,
+        spool: Spool,
+        view: CrawlView,
+        *,
+        collect: bool = True,
+        deliver: Callable[[Sequence[Output]], None] = lambda _: None,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._spool = spool
+        self._view = view
+        self._listeners: list[Listener] = []
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._follower: Follower | None = None
+        self.id: Final[CrawlId] = view.crawl_id
+        self.spider: Final[str] = view.spec.spider
+        self.items: Final = Items(spool)
+        self.failures: Final = FailureList(spool)
+        if store is None:
+            self._over.set()
+        else:
+            self._follower = Follower(
+                store,
+                spool,
+                view,
+                _Dispatch(self),
+                collect=collect,
+                deliver=deliver,
+                pulse=pulse,
+            )
+
+    def follow(self) -> None:
+        """Begin to collect; called once, by the session."""
+        if self._follower is not None:
+            self._follower.start()
+
+    def listen(self, listener: Listener) -> None:
+        """Tell somebody what the crawl does from now on; of one that is over, how it ended."""
+        with self._lock:
+            self._listeners.append(listener)
+            listener.view(self._view)
+            is_over = self._over.is_set()
+        if is_over:
+            listener.ended(self._view)
+
+    @property
+    def view(self) -> CrawlView:
+        """What is known of the crawl, at most a quarter of a second old."""
+        return self._view
+
+    @property
+    def state(self) -> CrawlState:
+        return self._view.state
+
+    @property
+    def finish_reason(self) -> str:
+        """Scrapy's word for why it ended; empty while it has not."""
+        return self._view.close_reason if self._view.over else ""
+
+    @property
+    def workers(self) -> list[str]:
+        """Names of the workers that take part, or took part as far as the log tells."""
+        now = {member.worker for member in self._view.members}
+        return sorted(now or {line.worker for line in self._spool.lines()})
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Scrapy's stats, merged over all workers."""
+        end = self._spool.end
+        raw = end.stats if end is not None else self._stats_now()
+        stats = {key: read_stat(value) for key, value in raw.items()}
+        return stats | _times(self._view)
+
+    def _stats_now(self) -> dict[str, bytes]:
+        return Crawls(self._store).stats(self.id) if self._store is not None else {}
+
+    def logs(
+        self, *, worker: str = "", level: str | int = "", pattern: str = "", last: int = 0
+    ) -> list[LogLine]:
+        """Log lines that were kept, oldest first.
+
+        Args:
+            worker: only its lines.
+            level: this one and those above: `WARNING`.
+            pattern: a regular expression that the text matches somewhere.
+            last: at most so many, from the end; 0 means all.
+
+        Raises:
+            ConfigError: the level or the pattern is none.
+        """
+        lowest = _level(level)
+        try:
+            matches = re.compile(pattern).search
+        except re.error as exc:
+            raise ConfigError(f"{pattern!r} is no regular expression: {exc}") from exc
+        found = [
+            line
+            for line in self._spool.lines()
+            if line.level >= lowest
+            and (not worker or line.worker == worker)
+            and (not pattern or matches(line.text))
+        ]
+        return found[-last:] if last else found
+
+    def wait(self, timeout_s: float | None = None) -> CrawlView:
+        """Block until the crawl is over and all that it brought is here.
+
+        Returns:
+            The last view; the present one when `timeout_s` passed before.
+        """
+        self._over.wait(timeout_s)
+        return self._view
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the crawl is over and all that it brought is here."""
+        return self._over.is_set()
+
+    def stop(self, *, now: bool = False) -> CrawlState:
+        """Send no further request and finish what is in flight; `now`: end at once.
+
+        Returns:
+            The state afterwards. Stopping what is over changes nothing.
+
+        Raises:
+            StateError: the server that it ran on is not there any more.
+        """
+        crawls = Crawls(self._need_store())
+        return crawls.kill(self.id) if now else crawls.stop(self.id)
+
+    def push(self, *urls: str, callback: str = "", priority: int = 0) -> int:
+        """Add addresses to the running crawl; they are not filtered, as start URLs are not.
+
+        Args:
+            callback: name of a method of the spider; empty means `parse`.
+
+        Returns:
+            How many were added.
+
+        Raises:
+            ConfigError: one is no address that Scrapy can download; none was added.
+            StateError: the crawl is over, or about to end.
+        """
+        crawls = Crawls(self._need_store())
+        return crawls.push(self.id, urls, callback=callback, priority=priority)
+
+    def set(self, **settings: str | int | float | bool) -> None:
+        """Change settings of the running crawl: `crawl.set(LOG_LEVEL="DEBUG")`.
+
+        Raises:
+            ConfigError: one cannot be changed while a crawl runs, or its value is none.
+            StateError: the crawl is over, or about to end.
+        """
+        Control(self._need_store()).set(self.id, settings)
+
+    def outputs(self) -> Iterator[Output]:
+        """What was committed, as it was sent; for writers of feeds."""
+        return self._spool.outputs()
+
+    def to_pandas(self) -> Any:
+        """The items as a data frame.
+
+        Raises:
+            ConfigError: pandas is not installed here.
+        """
+        try:
+            import pandas as pd
+        except ImportError as exc:
+            raise ConfigError(
+                "pandas is not installed here: `pip install pandas`, or use list(crawl.items)"
+            ) from exc
+        return pd.DataFrame(list(self.items))
+
+    def _need_store(self) -> Store:
+        if self._store is None:
+            raise StateError(f"crawl {self.id} is over, and the server that it ran on is gone")
+        return self._store
+
+    def close(self) -> None:
+        """Follow it no further; what is in the spool stays readable. Idempotent."""
+        if self._follower is not None:
+            self._follower.close()
+        self._spool.release()
+
+    def __repr__(self) -> str:
+        return f"<Crawl {describe(self._view)}>"
+
+    # Of the follower's thread.
+
+    def _told(self, view: CrawlView) -> None:
+        with self._lock:
+            self._view = view
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener.view(view)
+
+    def _lines(self, lines: Sequence[LogLine]) -> None:
+        for listener in list(self._listeners):
+            listener.lines(lines)
+
+    def _ended(self, view: CrawlView) -> None:
+        if self._spool.collects:
+            try:
+                stats = self._stats_now()
+            except StoreError as exc:
+                logger.warning("Crawl %s: its stats are not known: %s", self.id, exc)
+                stats = {}
+            self._spool.keep_end(CrawlEnd(view=msgspec.msgpack.encode(view), stats=stats))
+        with self._lock:
+            self._view = view
+            self._over.set()
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener.ended(view)
+
+
+class _Dispatch:
+    """What the follower tells, to the crawl."""
+
+    def __init__(self, crawl: Crawl) -> None:
+        self.view = crawl._told
+        self.lines = crawl._lines
+        self.ended = crawl._ended
+
+
+def describe(view: CrawlView) -> str:
+    """One crawl in one line: `1a2b3c4d quotes finished: 96 items, 12 pages, 1 failure in 3.1 s`."""
+    totals = view.totals
+    why = f" ({view.why or view.close_reason})" if view.why or view.close_reason else ""
+    if not view.why and view.close_reason == view.state:
+        why = ""
+    end_ms = view.ended_ms if view.over else int(time.time() * 1000)
+    seconds = max(0, end_ms - (view.started_ms or view.created_ms)) / 1000
+    counts = (
+        f"{_count(totals.items, 'item')}, {_count(totals.pages, 'page')}, "
+        f"{_count(totals.failures, 'failure')}"
+    )
+    return f"{view.crawl_id} {view.spec.spider} {view.state}{why}: {counts} in {seconds:.1f} s"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _level(level: str | int) -> int:
+    if isinstance(level, int):
+        return level
+    if not level:
+        return 0
+    number = logging.getLevelName(level.upper())
+    if not isinstance(number, int):
+        raise ConfigError(f"{level!r} is no log level; there are {', '.join(_LEVELS)}")
+    return number
+
+
+def _times(view: CrawlView) -> dict[str, Any]:
+    """Stats that are facts of the crawl's clock."""
+    times: dict[str, Any] = {}
+    if view.started_ms:
+        times["start_time"] = _utc(view.started_ms)
+    if view.over and view.ended_ms:
+        times["finish_time"] = _utc(view.ended_ms)
+        times["finish_reason"] = view.close_reason
+        if view.started_ms:
+            times["elapsed_time_seconds"] = (view.ended_ms - view.started_ms) / 1000
+    return times
+
+
+def _utc(time_ms: int) -> "datetime.datetime":
+    import datetime
+
+    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)

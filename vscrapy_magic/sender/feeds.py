@@ -1,0 +1,68 @@
+"""Owns the feed writer as its sender sees it: a process that gets the items of one crawl.
+
+Runs in the sender's process. `deliver` is called from the thread that follows the crawl, `close`
+from the one that waits for it. The process ends when its standard input does.
+"""
+
+import contextlib
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Final, TextIO
+
+import msgspec
+
+from vscrapy_magic.store.inspection import FRAME_HEAD, FeedOrder
+from vscrapy_magic.store.outputs import Output
+
+# -P: the user's folder is the working folder, and must not hide modules of this package.
+COMMAND: Final = (sys.executable, "-P", "-m", "vscrapy_magic.runtime.feeds")
+
+
+class FeedWriter:
+    """Writes the feeds of one crawl.
+
+    Args:
+        log: where the process says what it stored and what went wrong; None: where we do.
+    """
+
+    def __init__(self, order: FeedOrder, log: TextIO | None = None) -> None:
+        self._lock = threading.Lock()
+        self._broken = False
+        self._process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # an interrupt at the terminal is the sender's business
+        )
+        self._send(msgspec.json.encode(order))
+
+    def deliver(self, outputs: Sequence[Output]) -> None:
+        """Hand over items; blocks while the writer is slower than the crawl.
+
+        A writer that has ended takes nothing: `close` says so, and the items stay in the spool.
+        """
+        for output in outputs:
+            if output.item_count:
+                self._send(output.items)
+
+    def _send(self, body: bytes) -> None:
+        stdin = self._process.stdin
+        with self._lock:
+            if self._broken or stdin is None or stdin.closed:
+                return
+            try:
+                stdin.write(FRAME_HEAD.pack(len(body)) + body)
+                stdin.flush()
+            except OSError:
+                self._broken = True
+
+    def close(self) -> bool:
+        """Finish the feeds and wait for it; whether all of them were written. Idempotent."""
+        stdin = self._process.stdin
+        with self._lock:
+            if stdin is not None and not stdin.closed:
+                with contextlib.suppress(OSError):  # it has ended already; its exit code says how
+                    stdin.close()
+        return self._process.wait() == 0 and not self._broken

@@ -1,0 +1,107 @@
+"""Owns how items and failures of a crawl are read: sequences over its spool, read as asked for.
+
+Runs in the sender's process; any thread. A million items do not live in the kernel.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Generic, TypeVar, overload
+
+from vscrapy_magic.sender.spool import Spool, failures_in
+from vscrapy_magic.store.failures import FailureGroup, FailureRecord
+from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.values import PlainCodec
+
+SHOWN: Final = 5  # entries in a repr
+_NO_ENTRY: Final = -1
+
+T = TypeVar("T")
+
+
+class _Lazy(Sequence[T], Generic[T]):
+    """Records of a spool, by number; one entry of it is kept in memory."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._cached: tuple[int, Sequence[T]] = (_NO_ENTRY, ())
+
+    def _count(self) -> int:
+        raise NotImplementedError
+
+    def _entry_of(self, place: int) -> tuple[int, int]:
+        raise NotImplementedError
+
+    def _read(self, output: Output) -> Sequence[T]:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        if not self._spool.collects:
+            self._spool.refresh()
+        return self._count()
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        count = len(self)
+        if isinstance(index, slice):
+            return [self._at(place) for place in range(*index.indices(count))]
+        place = index + count if index < 0 else index
+        if not 0 <= place < count:
+            raise IndexError(f"there is no number {index} among {count}")
+        return self._at(place)
+
+    def _at(self, place: int) -> T:
+        number, within = self._entry_of(place)
+        cached = self._cached  # another thread may replace it
+        if cached[0] != number:
+            cached = self._cached = number, self._read(self._spool.output(number))
+        return cached[1][within]
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._at(place) for place in range(len(self)))
+
+    def __repr__(self) -> str:
+        count = len(self)
+        shown = ",\n ".join(map(repr, self[:SHOWN]))
+        more = f",\n ... {count - SHOWN} more" if count > SHOWN else ""
+        return f"[{shown}{more}]"
+
+
+class Items(_Lazy[dict[str, Any]]):
+    """The items of a crawl as dictionaries; it grows while the crawl runs.
+
+    What a worker sent is data: an item of a class of yours is the dictionary of its fields.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        super().__init__(spool)
+        self._codec = PlainCodec()
+
+    def _count(self) -> int:
+        return self._spool.item_count
+
+    def _entry_of(self, place: int) -> tuple[int, int]:
+        return self._spool.entry_of_item(place)
+
+    def _read(self, output: Output) -> list[dict[str, Any]]:
+        return [record["data"] for record in self._codec.decode(output.items)]
+
+
+class FailureList(_Lazy[FailureRecord]):
+    """The failures of a crawl, oldest first; it grows while the crawl runs."""
+
+    def _count(self) -> int:
+        return self._spool.failure_count
+
+    def _entry_of(self, place: int) -> tuple[int, int]:
+        return self._spool.entry_of_failure(place)
+
+    def _read(self, output: Output) -> list[FailureRecord]:
+        return failures_in(output)
+
+    def groups(self) -> list[FailureGroup]:
+        """Failures by what they are and where, the most frequent first."""
+        if not self._spool.collects:
+            self._spool.refresh()
+        return self._spool.groups()

@@ -1,0 +1,273 @@
+"""Owns a session: the life of one kernel or command, its connection, its heartbeat and its crawls.
+
+Runs in the sender's process. A crawl belongs to the session that placed it: when the session ends,
+however it ends, its crawls are cancelled, and no others. The heartbeat is a process of its own
+(`beacon.py`), because a thread would be late whenever user code holds the interpreter.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Self
+
+import msgspec
+
+from vscrapy_magic import config
+from vscrapy_magic.errors import StateError
+from vscrapy_magic.sender.beacon import Beacon
+from vscrapy_magic.sender.cluster import LocalCluster
+from vscrapy_magic.sender.crawl import Crawl
+from vscrapy_magic.sender.order import Order, place
+from vscrapy_magic.sender.spool import Spool, prune, spool_root
+from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.crawls import Crawls, CrawlView
+from vscrapy_magic.store.environment import environment_id
+from vscrapy_magic.store.keys import CrawlId, SessionId
+from vscrapy_magic.store.messages import SessionRecord
+from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.presence import SESSION_TTL_MS, Liveness, Presence
+
+logger = logging.getLogger(__name__)
+
+_SESSION_BYTES: Final = 8
+_LOOK_S: Final = 1.0  # between two looks at the heartbeat's process
+
+Deliver = Callable[[Sequence[Output]], None]
+
+
+class Session:
+    """An open session; a context manager, used from any thread.
+
+    Attributes:
+        store: the connection, for what concerns all crawls of the server.
+        is_local: whether this is the user's own cluster on this machine.
+    """
+
+    def __init__(
+        self, store: Store, *, kind: str, is_local: bool = False, ttl_ms: int = SESSION_TTL_MS
+    ) -> None:
+        """Begin; `connect` is what callers want."""
+        self.store: Final = store
+        self.is_local: Final = is_local
+        self.record: Final = SessionRecord(
+            session=SessionId(secrets.token_hex(_SESSION_BYTES)),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            kind=kind,
+            started_ms=int(time.time() * 1000),
+        )
+        self._ttl_ms = ttl_ms
+        self._presence = Presence(store)
+        self._crawls = Crawls(store)
+        self._followed: dict[CrawlId, Crawl] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._root = spool_root()
+        prune(self._root)
+        self._presence.beat_session(self.record, ttl_ms=ttl_ms)
+        self._beacon = Beacon(store.url, self.record, ttl_ms=ttl_ms)
+        self._looked = time.monotonic()
+
+    @classmethod
+    def connect(
+        cls,
+        url: str | None = None,
+        *,
+        kind: str = "kernel",
+        workers: int | None = None,
+        ttl_ms: int = SESSION_TTL_MS,
+    ) -> Self:
+        """An open session on the server at `url`.
+
+        Blocks until the server has answered; the local cluster is started when it does not run.
+
+        Args:
+            url: None means `VSCRAPY_REDIS_URL`, then the configuration file, then the local
+                cluster.
+            kind: what is shown as the sender: `kernel` or `terminal`.
+            workers: of the local cluster, when it has to be started.
+            ttl_ms: silence after which the session's crawls are cancelled.
+
+        Raises:
+            ConfigError: the address cannot be used.
+            StoreError: the server cannot be used; the message says why.
+        """
+        url = url or config.redis_url()
+        is_local = url is None or (
+            config.socket_path(url) is not None and url == LocalCluster.url()
+        )
+        store = Store.connect(url or LocalCluster.ensure(workers))
+        try:
+            return cls(store, kind=kind, is_local=is_local, ttl_ms=ttl_ms)
+        except BaseException:
+            store.close()
+            raise
+
+    def place(
+        self, order: Order, *, detach: bool = False, deliver: Deliver = lambda _: None
+    ) -> Crawl:
+        """Ship the source and start the crawl; returns at once.
+
+        Args:
+            detach: the crawl goes on when this session ends.
+            deliver: gets the crawl's new outputs, in the follower's thread, before they are
+                acknowledged; for writers of feeds.
+
+        Raises:
+            StateError: the session is over: closed, or judged gone by the others.
+            ConfigError: the order cannot be placed.
+        """
+        self.check()
+        spec = place(
+            order,
+            self._crawls,
+            None if detach else self.record.session,
+            env=environment_id() if self.is_local else "",
+        )
+        view = self._crawls.view(spec.crawl_id)
+        return self._adopt(view, Spool(self._root, spec.crawl_id, spec), deliver=deliver)
+
+    def attach(self, crawl_id: str) -> Crawl:
+        """Find a crawl again: one of this session, of an ended one, or a detached one.
+
+        The spool is read first, so that this works when the server is long gone. Outputs of a crawl
+        whose own sender is alive elsewhere stay with that sender.
+
+        Raises:
+            CrawlNotFoundError: neither the spool nor the server knows it.
+        """
+        known = CrawlId(crawl_id)
+        with self._lock:
+            if known in self._followed:
+                return self._followed[known]
+        kept = open_kept(crawl_id)
+        if kept is not None:
+            return kept
+        view = self._crawls.view(known)
+        collect = view.spec.session is None or not self._is_alive(view.spec.session)
+        return self._adopt(view, Spool(self._root, known, view.spec), collect=collect)
+
+    def _is_alive(self, session: SessionId) -> bool:
+        return any(
+            view.record.session == session and view.liveness is not Liveness.GONE
+            for view in self._presence.sessions()
+        )
+
+    def _adopt(
+        self,
+        view: CrawlView,
+        spool: Spool,
+        *,
+        collect: bool = True,
+        deliver: Deliver = lambda _: None,
+    ) -> Crawl:
+        crawl = Crawl(
+            self.store,
+            spool,
+            view,
+            collect=collect and spool.collects,
+            deliver=deliver,
+            pulse=self._pulse,
+        )
+        with self._lock:
+            self._followed[view.crawl_id] = crawl
+        crawl.follow()
+        return crawl
+
+    @property
+    def crawls(self) -> tuple[Crawl, ...]:
+        """Crawls that this session follows, in the order in which it began to."""
+        with self._lock:
+            return tuple(self._followed.values())
+
+    def check(self) -> None:
+        """See that the session may place crawls, and that its heartbeat runs.
+
+        Raises:
+            StateError: it may not; the message says what to do.
+        """
+        if self._closed:
+            raise StateError("this session has been closed: connect again")
+        verdict = self._beacon.verdict()
+        if verdict:
+            raise StateError(
+                f"this session was taken for gone ({verdict}) and its crawls were cancelled: "
+                "connect again"
+            )
+        self._keep_beating()
+
+    def set_ttl(self, ttl_ms: int) -> None:
+        """Change after how much silence this session is taken for gone, for all its crawls."""
+        with self._lock:
+            if ttl_ms == self._ttl_ms or self._closed:
+                return
+            self._ttl_ms = ttl_ms
+            self._beacon.abandon()
+        self._keep_beating()
+
+    def _pulse(self) -> None:
+        """Look after the heartbeat once a second, while a crawl is followed."""
+        now = time.monotonic()
+        if now - self._looked > _LOOK_S:
+            self._looked = now
+            self._keep_beating()
+
+    def _keep_beating(self) -> None:
+        """Start the heartbeat anew when its process was killed."""
+        with self._lock:
+            if self._closed or self._beacon.alive() or self._beacon.verdict():
+                return
+            logger.info("The heartbeat of this session is started anew")
+            self._presence.beat_session(self.record, ttl_ms=self._ttl_ms)
+            self._beacon = Beacon(self.store.url, self.record, ttl_ms=self._ttl_ms)
+
+    def close(self) -> None:
+        """End the session: its crawls that still run are cancelled. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            followed = tuple(self._followed.values())
+        self._beacon.close()
+        for crawl in followed:
+            crawl.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.store.address}{' closed' if self._closed else ''}>"
+
+
+def attach(crawl_id: str) -> Crawl:
+    """Find a crawl again; connects only when it is not kept here.
+
+    The session that this takes lives as long as the process.
+
+    Raises:
+        CrawlNotFoundError: neither the spool nor the server knows it.
+    """
+    return open_kept(crawl_id) or Session.connect(kind="python").attach(crawl_id)
+
+
+def open_kept(crawl_id: str) -> Crawl | None:
+    """A crawl that was followed to its end on this machine; needs no server. None: not here."""
+    try:
+        spool = Spool(spool_root(), CrawlId(crawl_id))
+    except FileNotFoundError:
+        return None
+    end = spool.end
+    if end is None:
+        spool.close()
+        return None
+    view = msgspec.msgpack.decode(end.view, type=CrawlView)
+    spool.release()
+    return Crawl(None, spool, view)

@@ -1,0 +1,135 @@
+"""Owns what is kept of one failure: an exception that user code let go, with what led to it.
+
+Made in children, read by senders. Plain data only, in bounds: reading one runs no code.
+"""
+
+import zlib
+from typing import Final
+
+import msgspec
+
+BODY_BYTES_MAX: Final = 256 * 1024  # of a captured response, before compression
+STRIKES_MAX: Final = 3  # as in lua/leave.lua
+_SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
+_MASK: Final = "***"
+
+
+class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One frame of a traceback that lies in the user's code.
+
+    Attributes:
+        file: as tracebacks show it: `Cell In[3]`, or the path within what was shipped.
+        source: text of the line.
+        locals: bounded reprs of the local variables, by name.
+    """
+
+    file: str
+    line: int
+    function: str
+    source: str = ""
+    locals: dict[str, str] = {}
+
+
+class CapturedResponse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A response as it was when the exception happened.
+
+    Attributes:
+        kind: path of its class.
+        packed: the body, zlib; at most `BODY_BYTES_MAX` of it.
+        body_bytes: length of the whole body.
+    """
+
+    url: str
+    status: int
+    kind: str
+    headers: dict[str, list[str]] = {}
+    packed: bytes = b""
+    body_bytes: int = 0
+
+    @property
+    def body(self) -> bytes:
+        return zlib.decompress(self.packed) if self.packed else b""
+
+    @property
+    def is_cut(self) -> bool:
+        return self.body_bytes > BODY_BYTES_MAX
+
+
+class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One failure.
+
+    Attributes:
+        kind: where: callback, errback, item, start, download or request.
+        type: qualified name of the exception's class.
+        message: text of the exception.
+        traceback: as Python prints it.
+        place: the user's own innermost line: `Cell In[3], line 12, in parse`.
+        group: the same for all failures of one kind at one place.
+        callback: name of the function that was called.
+        request: payload of the runtime's codec.
+        frames: those in the user's code, outermost first.
+        log: the lines logged before it.
+        attempt: which run of the lease it was.
+    """
+
+    kind: str
+    type: str
+    message: str
+    traceback: str
+    place: str = ""
+    group: str = ""
+    url: str = ""
+    method: str = ""
+    callback: str = ""
+    headers: dict[str, list[str]] = {}
+    request: bytes = b""
+    response: CapturedResponse | None = None
+    frames: tuple[Frame, ...] = ()
+    log: tuple[str, ...] = ()
+    worker: str = ""
+    attempt: int = 1
+    code_version: int = 1
+    time_ms: int = 0
+
+
+class FailureGroup(msgspec.Struct, frozen=True):
+    """Failures of one kind at one place.
+
+    Attributes:
+        numbers: places of its failures in the crawl, from 1.
+        workers: who met them, sorted.
+    """
+
+    first: FailureRecord
+    numbers: tuple[int, ...]
+    workers: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.numbers)
+
+
+def mask_headers(headers: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Headers as they may be shown: without what would let somebody in."""
+    return {
+        name: [_MASK] * len(values) if name.lower() in _SECRET_HEADERS else values
+        for name, values in headers.items()
+    }
+
+
+def read_failures(packet: bytes) -> list[FailureRecord]:
+    """Failures of one commit, as its child packed them; none of an empty packet."""
+    return msgspec.msgpack.decode(packet, type=list[FailureRecord]) if packet else []
+
+
+def buried(url: str) -> FailureRecord:
+    """The failure of a request that was given up because its children died."""
+    return FailureRecord(
+        kind="buried",
+        type="buried",
+        message=f"given up: {STRIKES_MAX} children died while they worked on it",
+        traceback="",
+        group="buried",
+        url=url,
+        attempt=STRIKES_MAX,
+    )

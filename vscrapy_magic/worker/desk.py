@@ -1,0 +1,275 @@
+"""Owns what the workers of one process say to the store and learn from it, in a thread of its own.
+
+The supervisor's loop hands it jobs and never waits: while the store is away, children are still
+listened to and stopped in time. There is at most one look and one sending of lines under way.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreError
+from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.crawls import FINAL_STATES, STOPPED_BY_USER, Crawls, CrawlView, Mover
+from vscrapy_magic.store.frontier import Frontier
+from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
+from vscrapy_magic.store.logs import LINES_PER_BATCH, Logs
+from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.presence import Presence
+from vscrapy_magic.worker.output import Output
+from vscrapy_magic.worker.placing import Placing
+from vscrapy_magic.worker.plan import Burial, Plan, Roster
+
+logger = logging.getLogger(__name__)
+
+BATCHES_AT_ONCE: Final = 10  # stream entries in one round trip
+BURIAL_KEPT_S: Final = 60.0  # for a store that is away: later the leases have gone back anyway
+_END_S: Final = 6.0  # longer than one answer of the store may take
+
+
+class Desk:
+    """The store as the supervisor's loop sees it; public methods are for the loop.
+
+    Args:
+        poke: called in the thread when a job is done.
+
+    Attributes:
+        looking: whether a plan is still to come.
+        sending: whether lines are on their way.
+        burying: children whose end has not been told to the store yet, or whose files are on their
+            way.
+    """
+
+    def __init__(self, store: Store, poke: Callable[[], None]) -> None:
+        self._store = store
+        self._poke = poke
+        self._presence = Presence(store)
+        self._crawls = Crawls(store)
+        self._logs = Logs(store)
+        self._placing = Placing(store)
+        self._controls: dict[CrawlId, int] = {}
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._plans: queue.SimpleQueue[Plan] = queue.SimpleQueue()
+        self._burials: list[Burial] = []
+        self._parcels: list[Parcel] = []
+        self._control = Control(store)
+        self._settings_at = 0.0
+        self._away_since: float | None = None
+        self.looking = False
+        self.sending = False
+        self.burying = 0
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+
+    # For the loop.
+
+    def look(self, roster: Roster) -> None:
+        """Ask for a plan; `plan` returns it some time after."""
+        self.looking = True
+        self._jobs.put(lambda: self._answer(roster))
+
+    def plan(self) -> Plan | None:
+        """The plan that was asked for, once it is there."""
+        try:
+            plan = self._plans.get_nowait()
+        except queue.Empty:
+            return None
+        self.looking = False
+        return plan
+
+    def send(self, outputs: Iterable[Output]) -> None:
+        """Send the lines that wait."""
+        waiting = [output for output in outputs if output.waiting]
+        if waiting:
+            self.sending = True
+            self._jobs.put(lambda: self._send_all(waiting))
+
+    def bury(self, burial: Burial) -> None:
+        """Send the last lines of a child, and give its leases back."""
+        self.burying += 1
+        self._jobs.put(lambda: self._bury_all(burial))
+
+    def close(self, names: Iterable[WorkerName]) -> None:
+        """Take the workers from the list and end the thread; waits for one answer at most."""
+        self._jobs.put(lambda: self._presence.remove_worker(*names))
+        self._jobs.put(None)
+        self._thread.join(_END_S)
+
+    # In the thread.
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except StoreError as exc:
+                self._is_away(exc)
+            except Exception:
+                logger.exception("A job with the store failed")
+            self._poke()
+
+    def _is_away(self, exc: StoreError) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            logger.warning("%s; trying again each second", exc)
+
+    def _is_there(self) -> None:
+        if self._away_since is not None:
+            away_s, self._away_since = time.monotonic() - self._away_since, None
+            logger.info("The server at %s answers again, after %.0f s", self._store.address, away_s)
+
+    def _answer(self, roster: Roster) -> None:
+        plan = Plan(known=False)
+        try:
+            if self._burials:
+                self._bury_all()
+            plan = self._look(roster)
+            self._is_there()
+            self._carry()
+        finally:
+            self._plans.put(plan)
+
+    def _look(self, roster: Roster) -> Plan:
+        """One comparison of what should run with what runs."""
+        slots = self._changed_slots(roster)
+        records = tuple(
+            msgspec.structs.replace(record, slots=slots.get(record.name, record.slots))
+            for record in roster.records
+        )
+        roster = msgspec.structs.replace(roster, records=records)
+        beat = self._presence.beat_worker(*roster.records)
+        wanted = {view.crawl_id: view for view in self._crawls.wanted()} if beat.live_crawls else {}
+        for crawl_id in set(beat.live_crawls) - set(wanted):
+            self._crawls.sweep(crawl_id)
+        for view in list(wanted.values()):
+            if (session := view.spec.session) and session in beat.gone_sessions:
+                why = beat.gone_sessions[session]
+                self._crawls.cancel(view.crawl_id, Mover.WORKER, why=why)
+                del wanted[view.crawl_id]
+        held: dict[CrawlId, list[MemberToken]] = {}
+        for tenant in roster.tenants:
+            held.setdefault(tenant.crawl_id, []).append(tenant.token)
+        changed = {c for c, view in wanted.items() if self._renew(view, held.get(c, []))}
+        self._controls = {c: number for c, number in self._controls.items() if c in wanted}
+        over = held.keys() - wanted.keys()
+        killed = {crawl_id for crawl_id in over if not self._may_close(crawl_id)}
+        stopping = {c for c in held.keys() & wanted.keys() if _is_stopping(wanted[c])}
+        starts, leave = self._placing.place(roster, wanted)
+        return Plan(
+            starts=tuple(starts),
+            stop=frozenset((over - killed) | stopping),
+            kill=frozenset(killed),
+            leave=frozenset(leave),
+            changed=frozenset(changed),
+            slots=slots,
+            busy=bool(wanted or held),
+        )
+
+    def _changed_slots(self, roster: Roster) -> dict[WorkerName, int]:
+        """Slots that a user has given to our workers; asked when woken, and now and then."""
+        now = time.monotonic()
+        if not roster.woken and now < self._settings_at:
+            return {}
+        self._settings_at = now + SETTINGS_S
+        found = self._control.workers_settings([record.name for record in roster.records])
+        return {name: values["slots"] for name, values in found.items() if "slots" in values}
+
+    def _renew(self, view: CrawlView, tokens: list[MemberToken]) -> bool:
+        """Keep our children members, and judge the others; whether settings changed."""
+        try:
+            control = Frontier(self._store, view.crawl_id).renew(tokens).control
+        except CrawlNotFoundError:
+            logger.info("Crawl %s is past its retention", view.crawl_id)
+            return False
+        before = self._controls.get(view.crawl_id, control)
+        self._controls[view.crawl_id] = control
+        return before != control
+
+    def _may_close(self, crawl_id: CrawlId) -> bool:
+        """Whether children of a crawl that is over may end by themselves."""
+        try:
+            view = self._crawls.view(crawl_id)
+        except CrawlNotFoundError:
+            return False
+        return view.state is CrawlState.FINISHED or view.close_reason == STOPPED_BY_USER
+
+    def _send_all(self, outputs: Iterable[Output]) -> None:
+        try:
+            for output in outputs:
+                self._send(output)
+        finally:
+            self.sending = False
+
+    def _send(self, output: Output) -> None:
+        lines = output.take()
+        sent, at_once = 0, BATCHES_AT_ONCE * LINES_PER_BATCH
+        try:
+            while sent < len(lines):
+                self._logs.append(output.crawl_id, lines[sent : sent + at_once])
+                sent += at_once
+        except StoreError:
+            output.keep(lines[sent:])
+            raise
+
+    def _bury_all(self, *more: Burial) -> None:
+        """Bury in order; those that the store did not hear of wait for the next look."""
+        self._burials += more
+        while self._burials:
+            burial = self._burials[0]
+            try:
+                self._bury(burial)
+            except StoreError as exc:
+                if isinstance(exc, CrawlNotFoundError | StateError):
+                    logger.info("%s", exc)
+                elif time.monotonic() - burial.died < BURIAL_KEPT_S:
+                    raise
+                if burial.folder is not None:
+                    shutil.rmtree(burial.folder, ignore_errors=True)
+                self.burying -= 1
+            del self._burials[0]
+
+    def _bury(self, burial: Burial) -> None:
+        crawl_id, token = burial.tenant.crawl_id, burial.tenant.token
+        parcel = None
+        if burial.folder is not None:
+            parcel = Parcel(self._store, burial, burial.folder)
+            if not parcel.is_empty:
+                parcel.announce()
+        try:
+            buried = Frontier(self._store, crawl_id).reclaim(token, suspects=burial.suspects)
+        except CrawlNotFoundError:
+            self._logs.forget(crawl_id)
+            raise
+        if buried:
+            text = "a request is given up: the process died of it three times"
+            burial.output.own(logging.ERROR, text)
+        self._send(burial.output)
+        if burial.fatal:
+            self._crawls.finish_failed(crawl_id, burial.fatal)
+        elif self._crawls.view(crawl_id).state in FINAL_STATES:
+            self._crawls.sweep(crawl_id)
+        if parcel is None or parcel.is_empty:
+            if parcel is not None:
+                parcel.drop()
+            self.burying -= 1
+        else:
+            self._parcels.append(parcel)
+            self._carry()
+
+    def _carry(self) -> None:
+        """Send one piece of a file; the next one when whatever else waits has been done."""
+        if not self._parcels:
+            return
+        parcel = self._parcels[0]
+        try:
+            is_done = parcel.step()
+        except StoreError:
+            ...
+
+def _is_stopping(view: CrawlView) -> bool:
+    """Whether a user waits for the end; one that limits of the spider brought may take its time."""
+    return view.state in {CrawlState.STOPPING, CrawlState.CLOSING} and (
+        view.close_reason == STOPPED_BY_USER
+    )

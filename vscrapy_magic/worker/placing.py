@@ -1,0 +1,118 @@
+"""Owns which of this process's workers take part in which crawl; runs in the thread of the desk.
+
+A crawl without any worker comes first, then the older one; of the workers the least busy one. When
+all slots are taken and a crawl has no worker anywhere, a crawl that has several gives up one: not
+its first, so that no two processes can leave it without any.
+"""
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from vscrapy_magic.errors import StateError
+from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.crawls import ACTIVE_STATES, Crawls, CrawlView
+from vscrapy_magic.store.frontier import Frontier
+from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
+from vscrapy_magic.store.messages import CrawlState, WorkerRecord
+from vscrapy_magic.worker.plan import Roster, Start, Tenant
+
+ASK_AGAIN_S: Final = 5.0  # after "no more children"; the crawl wakes us when it wants one before
+ROOM_AFTER_S: Final = 2.0  # without any worker, before others are asked to make room
+_TOKEN_BYTES: Final = 3
+_FULL: Final = "all slots of the workers are taken"
+
+
+class Placing:
+    """Starts that are wanted and possible, look by look."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._crawls = Crawls(store)
+        self._not_before: dict[CrawlId, float] = {}
+        self._alone_since: dict[CrawlId, float] = {}
+
+    def place(
+        self, roster: Roster, wanted: Mapping[CrawlId, CrawlView]
+    ) -> tuple[list[Start], set[MemberToken]]:
+        """Children to start, each reserved already, and children that make room."""
+        self._forget(wanted)
+        if roster.woken:
+            self._not_before.clear()
+        used = Counter({record.name: 0 for record in roster.records})
+        used.update(tenant.worker for tenant in roster.tenants)
+        here = {(tenant.worker, tenant.crawl_id) for tenant in roster.tenants}
+        starts: list[Start] = []
+        alone: list[CrawlView] = []
+        for view in sorted(wanted.values(), key=lambda v: (len(v.members), v.created_ms)):
+            fitting = [r for r in roster.records if view.spec.env in {"", r.env}]
+            if view.state not in ACTIVE_STATES or not fitting or not roster.taking:
+                continue
+            began = self._starts(view, fitting, used, here | roster.resting)
+            starts += began
+            used.update(start.tenant.worker for start in began)
+            if not view.members and all(used[r.name] >= r.slots for r in fitting) and not began:
+                alone.append(view)
+        return starts, self._make_room(alone, roster, wanted)
+
+    def _starts(
+        self,
+        view: CrawlView,
+        fitting: Iterable[WorkerRecord],
+        used: Counter[WorkerName],
+        excluded: frozenset[tuple[WorkerName, CrawlId]] | set[tuple[WorkerName, CrawlId]],
+    ) -> list[Start]:
+        now = time.monotonic()
+        if view.members and now < self._not_before.get(view.crawl_id, 0.0):
+            return []
+        starts: list[Start] = []
+        for record in sorted(fitting, key=lambda r: used[r.name]):
+            if used[record.name] >= record.slots or (record.name, view.crawl_id) in excluded:
+                continue
+            token = MemberToken(f"{record.name}.{secrets.token_hex(_TOKEN_BYTES)}")
+            if not Frontier(self._store, view.crawl_id).reserve(token, record.name):
+                self._not_before[view.crawl_id] = now + ASK_AGAIN_S
+                break
+            starts.append(Start(Tenant(record.name, view.crawl_id, token), view))
+        return starts
+
+    def _make_room(
+        self, alone: Iterable[CrawlView], roster: Roster, wanted: Mapping[CrawlId, CrawlView]
+    ) -> set[MemberToken]:
+        """One child for each crawl that has waited long enough without any worker."""
+        now = time.monotonic()
+        leave: set[MemberToken] = set()
+        waiting = {view.crawl_id for view in alone}
+        self._alone_since = {c: self._alone_since.get(c, now) for c in waiting}
+        for view in alone:
+            if now - self._alone_since[view.crawl_id] < ROOM_AFTER_S:
+                continue
+            if view.why != _FULL:
+                self._explain(view)
+            ours = {t.token: t.crawl_id for t in roster.tenants if t.token not in leave}
+            crowded = [
+                (len(wanted[crawl_id].members), token)
+                for token, crawl_id in ours.items()
+                if crawl_id in wanted and _is_spare(token, wanted[crawl_id])
+            ]
+            if crowded:
+                leave.add(max(crowded)[1])
+                del self._alone_since[view.crawl_id]
+        return leave
+
+    def _explain(self, view: CrawlView) -> None:
+        if view.state in {CrawlState.QUEUED, CrawlState.WAITING}:
+            try:
+                self._crawls.explain(view.crawl_id, view.state, _FULL)
+            except StateError:
+                return
+
+    def _forget(self, wanted: Mapping[CrawlId, CrawlView]) -> None:
+        self._not_before = {c: at for c, at in self._not_before.items() if c in wanted}
+
+
+def _is_spare(token: MemberToken, view: CrawlView) -> bool:
+    tokens = sorted(member.token for member in view.members)
+    return len(tokens) > 1 and token in tokens[1:]

@@ -1,0 +1,83 @@
+"""Owns what the supervisor's loop and the thread that speaks with the store tell each other."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from vscrapy_magic.store.crawls import CrawlView
+from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
+from vscrapy_magic.store.messages import WorkerRecord
+from vscrapy_magic.worker.output import Output
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """One child that runs."""
+
+    worker: WorkerName
+    crawl_id: CrawlId
+    token: MemberToken
+
+
+class Roster(msgspec.Struct, frozen=True):
+    """What runs in this process at one moment.
+
+    Attributes:
+        taking: whether new children may be started.
+        resting: where a child died just now: (worker, crawl).
+        woken: whether somebody asked for this look.
+    """
+
+    records: tuple[WorkerRecord, ...]
+    tenants: tuple[Tenant, ...] = ()
+    taking: bool = True
+    resting: frozenset[tuple[WorkerName, CrawlId]] = frozenset()
+    woken: bool = False
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A child that is to be started; its place in the crawl is reserved."""
+
+    tenant: Tenant
+    view: CrawlView
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What should become of a roster.
+
+    Attributes:
+        stop: crawls whose children have heard of the end, and have a limited time for it.
+        kill: crawls whose children are to end now.
+        leave: children that are to make room for another crawl.
+        changed: crawls whose settings changed.
+        slots: of workers whose number a user has changed.
+        busy: whether there are crawls that want attention each second.
+        known: False when the store did not answer; then nothing else is said.
+    """
+
+    starts: tuple[Start, ...] = ()
+    stop: frozenset[CrawlId] = frozenset()
+    kill: frozenset[CrawlId] = frozenset()
+    leave: frozenset[MemberToken] = frozenset()
+    changed: frozenset[CrawlId] = frozenset()
+    slots: Mapping[WorkerName, int] = {}
+    busy: bool = False
+    known: bool = True
+
+
+class Burial(msgspec.Struct, frozen=True):
+    """A child that has ended.
+
+    Attributes:
+        fatal: the crawl cannot run here, in one line; empty when it can.
+        suspects: leases to blame for its death.
+        died: monotonic seconds.
+        folder: what it wrote there goes to the sender; then the folder is removed.
+    """
+
+    tenant: Tenant
+    output: Output
+    died: float
+    fatal: str = ""
+    suspects: tuple[int, ...] = ()
+    folder: Path | None = None
