@@ -1,11 +1,14 @@
 """CPU per page and calls per page, against plain Scrapy: `python -m benchmarks.cost`.
 
-One worker, and two, against one Scrapy; the CPU of the site is not counted. Rounds alternate;
+One worker, and two, against one Scrapy. What a page costs is the difference between a large crawl
+and a small one, so that starting processes is not counted. The CPU of all our processes (sender,
+worker, zygote, children) and of the server counts, that of the site does not. Rounds alternate;
 medians and ratios are printed.
 """
 
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import (
@@ -22,25 +25,41 @@ from benchmarks.measure import (
 from vscrapy_magic.demo.site import DemoSite
 
 SPIDER = Path(__file__).parent.parent / "tests" / "spiders" / "books.py"
-PAGES = 2000
+PAGES = 3000
+FEW = 100
 LEVELS = ("INFO", "DEBUG")
 
 
-def plain(site: DemoSite, folder: Path, level: str) -> tuple[float, float, int]:
-    """CPU ms per page, pages per second, pages."""
+@dataclass(frozen=True)
+class Cost:
+    """What one crawl took."""
+
+    pages: int
+    wall_s: float
+    cpu_s: float
+    server_s: float = 0.0
+    calls: int = 0
+
+    def beyond(self, small: "Cost") -> tuple[float, float, float, float]:
+        """CPU ms, server ms and calls per page, and pages/s, without what starting takes."""
+        pages = self.pages - small.pages
+        return (
+            1000 * (self.cpu_s - small.cpu_s) / pages,
+            1000 * (self.server_s - small.server_s) / pages,
+            (self.calls - small.calls) / pages,
+            pages / (self.wall_s - small.wall_s),
+        )
+
+
+def plain(site: DemoSite, folder: Path, level: str) -> Cost:
     site.reset()
     ran = run(scrapy("runspider", str(SPIDER), "-a", f"site={site.url}", "-L", level), folder)
-    pages = site.stats()["requests"]
-    return 1000 * ran.cpu_s / pages, pages / ran.wall_s, pages
+    return Cost(site.stats()["requests"], ran.wall_s, ran.cpu_s)
 
 
-def ours(
-    site: DemoSite, folder: Path, level: str, crew: Cluster, workers: int
-) -> tuple[float, float, float, float]:
-    """CPU ms per page, pages per second, server CPU ms per page, round trips per page."""
+def ours(site: DemoSite, folder: Path, level: str, crew: Cluster, workers: int) -> Cost:
     site.reset()
-    before, server_before = cpu_of(crew.pids), crew.server_cpu_s()
-    commands = crew.commands()
+    cpu, server, calls = cpu_of(crew.pids), crew.server_cpu_s(), crew.round_trips()
     ran = run(
         vscrapy(
             *("runspider", str(SPIDER), "-a", f"site={site.url}", "-L", level),
@@ -48,11 +67,10 @@ def ours(
         ),
         folder,
     )
+    server_s = crew.server_cpu_s() - server
+    cpu_s = ran.cpu_s + cpu_of(crew.pids) - cpu + server_s
     pages = site.stats()["requests"]
-    server_s = crew.server_cpu_s() - server_before
-    cpu_s = ran.cpu_s + cpu_of(crew.pids) - before + server_s
-    calls = crew.commands() - commands
-    return 1000 * cpu_s / pages, pages / ran.wall_s, 1000 * server_s / pages, calls / pages
+    return Cost(pages, ran.wall_s, cpu_s, server_s, crew.round_trips() - calls)
 
 
 def main() -> int:
@@ -60,27 +78,27 @@ def main() -> int:
     rows = []
     with (
         tempfile.TemporaryDirectory() as name,
-        DemoSite(pages=PAGES) as site,
+        DemoSite(pages=PAGES) as large,
+        DemoSite(pages=FEW) as small,
         cluster(2) as crew,
     ):
         folder = Path(name)
         for level in LEVELS:
-            local, one, two = [], [], []
+            found: dict[str, list[tuple[float, ...]]] = {}
             for _ in range(rounds):
-                local.append(plain(site, folder, level))
-                one.append(ours(site, folder, level, crew, 1))
-                two.append(ours(site, folder, level, crew, 2))
-            base = median([row[0] for row in local])
-            speed = median([row[1] for row in local])
-            rows.append([level, "scrapy", f"{base:.2f}", "1.00", f"{speed:.0f}", "", ""])
-            for label, found in (("1 worker", one), ("2 workers", two)):
-                cpu, pages_s, server, calls = (
-                    median(column) for column in zip(*found, strict=True)
-                )
-                figures = (f"{cpu:.2f}", f"{cpu / base:.2f}", f"{pages_s:.0f}")
+                local = plain(large, folder, level).beyond(plain(small, folder, level))
+                found.setdefault("scrapy", []).append(local)
+                for workers in (1, 2):
+                    costs = [ours(site, folder, level, crew, workers) for site in (large, small)]
+                    found.setdefault(f"workers: {workers}", []).append(costs[0].beyond(costs[1]))
+            base = [row[0] for row in found["scrapy"]]
+            for label, each in found.items():
+                cpu, server, calls, pages_s = (median(column) for column in zip(*each, strict=True))
+                ratio = median([row[0] / one for row, one in zip(each, base, strict=True)])
+                figures = (f"{cpu:.2f}", f"{ratio:.2f}", f"{pages_s:.0f}")
                 rows.append([level, label, *figures, f"{server:.3f}", f"{calls:.3f}"])
     head = ["level", "what", "CPU ms/page", "ratio", "pages/s", "server ms/page", "calls/page"]
-    print(f"{PAGES} book pages, {rounds} rounds, medians")
+    print(f"{PAGES} book pages less {FEW}, {rounds} rounds, medians")
     print(table(head, rows))
     return 0
 

@@ -141,9 +141,14 @@ class Cluster:
         info = self.store.client.info("cpu")
         return float(info["used_cpu_user"] + info["used_cpu_sys"])
 
-    def commands(self) -> int:
-        """Commands that the server has processed, those inside scripts not counted."""
-        return int(self.store.client.info("stats")["total_commands_processed"])
+    def round_trips(self) -> int:
+        """Calls from outside so far: scripts and blocking reads, which are nearly all of them.
+
+        `total_commands_processed` would count what scripts call, too.
+        """
+        stats = self.store.client.info("commandstats")
+        names = ("cmdstat_evalsha", "cmdstat_blpop", "cmdstat_xread")
+        return sum(int(stats[name]["calls"]) for name in names if name in stats)
 
 
 @contextmanager
@@ -163,8 +168,7 @@ def cluster(workers: int, *, each: int = 1, persist: bool = True) -> Iterator[Cl
         try:
             for number in range(1, workers + 1):
                 started.append(start_worker(server.url, f"w{number}", folder, each))
-            up = Presence(store)
-            wait_for("the workers are up", lambda: len(up.workers()) == workers * each)
+            wait_for("the workers are up", lambda: are_up(started, store, workers * each))
             settle(started)
             yield Cluster(store, server, started, folder)
         finally:
@@ -182,6 +186,13 @@ def start_worker(
         ],
         cwd=folder,
     )
+
+
+def are_up(started: Sequence[subprocess.Popen[bytes]], store: Store, count: int) -> bool:
+    """Whether so many workers are there; ends the benchmark when a process has ended."""
+    if any(process.poll() is not None for process in started):
+        sys.exit("a worker ended while it came up")
+    return len(Presence(store).workers()) == count
 
 
 def settle(workers: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -82,9 +82,7 @@ def fresh(folder: Path, site: DemoSite, *, imported: bool) -> float:
     """The first cell of a new kernel."""
     with closing(Kernel(folder, {})) as kernel:
         kernel.run("import scrapy" if imported else "pass")
-        return first_item_s(
-            kernel, "%load_ext vscrapy_magic", SPIDER.read_text() + crawling(site)
-        )
+        return first_item_s(kernel, "%load_ext vscrapy_magic", SPIDER.read_text() + crawling(site))
 
 
 @contextmanager

@@ -135,5 +135,3 @@ class Talking:
         self._reader.join()
         assert self.process.stderr is not None
         self.process.stderr.close()
-
-

@@ -16,6 +16,7 @@ from vscrapy_magic import config
 from vscrapy_magic.cli import main
 from vscrapy_magic.sender.spool import SPOOL_VARIABLE
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls, Mover
 from vscrapy_magic.store.keys import CrawlId, SessionId, WorkerName
 from vscrapy_magic.store.logs import LogLine, Logs
@@ -26,6 +27,7 @@ from vscrapy_magic.store.messages import (
     WorkerRecord,
 )
 from vscrapy_magic.store.presence import Presence
+from vscrapy_magic.store.shared import Shared
 
 Captured = pytest.CaptureFixture[str]
 REDIS_SERVER = Path("/usr/bin/redis-server")
@@ -199,6 +201,54 @@ def test_config_is_set_shown_without_password_and_unset(capsys: Captured) -> Non
     assert main(["config", "--unset"]) == 0
     assert "the local cluster" in capsys.readouterr().out
     assert "sesame" not in config.config_path().read_text()
+
+
+def test_defaults_are_shared_shown_and_taken_back(here: Store, capsys: Captured) -> None:
+    assert main(["config", "--shared"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"shared by all senders and workers of {here.address}:"
+    assert "  retention_s = 86400 (default)" in shown
+    assert main(["config", "--shared", "retention_s=3600", "--shared", "session_ttl_s=2.5"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert {"  retention_s = 3600", "  session_ttl_s = 2.5"} < set(shown)
+    assert main(["config", "--shared", "retention_s="]) == 0
+    assert "  retention_s = 86400 (default)" in capsys.readouterr().out
+    assert Shared(here).changed() == {"session_ttl_s": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["retention=1"], "retention is no shared default; did you mean retention_s?"),
+        (["retention_s"], "--shared retention_s: write it as --shared NAME=VALUE"),
+        (["hang_timeout_s=x"], "hang_timeout_s=x: a number of seconds is needed"),
+    ],
+)
+def test_a_mistake_in_a_shared_default_changes_nothing(
+    here: Store, capsys: Captured, words: list[str], message: str
+) -> None:
+    assert message in mistake(capsys, "config", "--redis", "redis://other:1", "--shared", *words)
+    assert not config.config_path().exists()
+    assert Shared(here).changed() == {}
+
+
+def test_shared_defaults_need_a_server(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert "nothing runs" in mistake(capsys, "config", "--shared")
+
+
+def test_a_worker_is_changed(here: Store, capsys: Captured) -> None:
+    Presence(here).beat_worker(WorkerRecord(name=WorkerName("w1"), host="h", pid=1, slots=8))
+    assert main(["set", "-w", "w1", "slots=4"]) == 0
+    assert capsys.readouterr().out == "worker w1: slots=4\n"
+    assert Control(here).worker_settings(WorkerName("w1")) == {"slots": 4}
+    assert "there is no worker w2; `%vworkers` and `vscrapy workers` list them" in mistake(
+        capsys, "set", "-w", "w2", "slots=4"
+    )
+    assert "did you mean slots?" in mistake(capsys, "set", "-w", "w1", "slot=4")
+    assert "set: which crawl, and what?" in mistake(capsys, "set", "slots=4")
 
 
 @pytest.fixture

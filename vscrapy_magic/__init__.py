@@ -1,8 +1,18 @@
 """Distributed Scrapy crawls from a notebook or a terminal, as easy as a local one.
 
-`%load_ext vscrapy_magic` brings the magics; `connect` and `attach` do the same from Python.
+`%load_ext vscrapy_magic` brings the magics; the same from Python:
+
+    import vscrapy_magic as vs
+
+    session = vs.connect()
+    crawl = session.crawl(Quotes, settings={"DOWNLOAD_DELAY": 0.5}, workers=4)
+    crawl.wait()
+    crawl.items, crawl.stats, crawl.failures, crawl.files
+
+    vs.attach("1a2b3c4d").to_pandas()
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from vscrapy_magic.version import __version__
@@ -11,7 +21,7 @@ if TYPE_CHECKING:
     from vscrapy_magic.sender.crawl import Crawl
     from vscrapy_magic.sender.session import Session
 
-__all__ = ["__version__", "attach", "connect"]
+__all__ = ["__version__", "attach", "connect", "item_key"]
 
 
 def connect(url: str | None = None, *, workers: int | None = None) -> "Session":
@@ -23,7 +33,18 @@ def connect(url: str | None = None, *, workers: int | None = None) -> "Session":
     """
     from vscrapy_magic.sender.session import Session
 
+    _note_cells()
     return Session.connect(url, kind="python", workers=workers)
+
+
+def _note_cells() -> None:
+    """In a notebook without our magics: what it runs is the source of its spiders all the same."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is not None:
+        from vscrapy_magic.notebook.extension import note_cells
+
+        note_cells(shell)
 
 
 def attach(crawl_id: str) -> "Crawl":
@@ -35,6 +56,17 @@ def attach(crawl_id: str) -> "Crawl":
     from vscrapy_magic.sender.session import attach as found
 
     return found(crawl_id)
+
+
+def item_key(item: Any) -> str:
+    """A stable key of an item, 16 hex digits: the same in a pipeline and of what came back.
+
+    Delivery of items is exactly once. What a pipeline does elsewhere, an INSERT for one, is done
+    again when a worker dies in the middle of it: make this the unique key there.
+    """
+    from vscrapy_magic.store.item_key import item_key as key_of
+
+    return key_of(item)
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -1,4 +1,4 @@
-"""Every supported Scrapy: a crawl gives the items and stats that the same Scrapy gives by itself."""
+"""Every supported Scrapy: items and stats of a crawl are those of the same Scrapy by itself."""
 
 import re
 import subprocess
@@ -59,7 +59,11 @@ class Installed(Terminal):
             ) as process,
         ):
             try:
-                wait_until(lambda: len(Presence(store).workers()) == WORKERS, 60, "workers")
+                wait_until(
+                    lambda: len(Presence(store).workers()) == WORKERS or process.poll(),
+                    *(60, "workers"),
+                )
+                assert process.poll() is None, Path(log.name).read_text()
                 yield
             finally:
                 family = psutil.Process(process.pid).children(recursive=True)
@@ -73,15 +77,15 @@ def test_same_as_local(
     python_with: Callable[[str], Path], store: Store, tmp_path: Path, release: str
 ) -> None:
     user = Installed(python_with(release), tmp_path / "home", store.url)
-    version = user.log_of(tmp_path, "scrapy", "runspider", str(SPIDERS / "books.py"), "-a", "site=x")
+    version = user.log_of(
+        tmp_path, "scrapy", "runspider", str(SPIDERS / "books.py"), "-a", "site=x"
+    )
     assert f"Scrapy {release}." in version
     with DemoSite(delay_ms=SLOW_PAGES_MS) as site, user.serving(store, tmp_path):
         for spider in ("books", "shop_crawl", "account"):
             words = ("runspider", str(SPIDERS / f"{spider}.py"), "-a", f"site={site.url}")
             site.reset()
-            stats = told(
-                user.log_of(tmp_path, "scrapy", *words, "-O", "local.jsonl:jsonlines")
-            )
+            stats = told(user.log_of(tmp_path, "scrapy", *words, "-O", "local.jsonl:jsonlines"))
             expected = items(tmp_path / "local.jsonl")
             assert expected.total() > 100
             for workers in ("1", "2"):

@@ -77,10 +77,6 @@ class Site:
         return Talking(machine, self.folder, *target, "-O", f"{feed}:jsonlines", *words)
 
 
-def numbers(feed: Path) -> Counter[str]:
-    return items(feed)
-
-
 def expected(count: int) -> Counter[str]:
     return Counter(f'{{"number": {number}}}' for number in range(count))
 
@@ -106,34 +102,34 @@ def test_a_sender_cut_off_for_longer_than_its_ttl_loses_its_crawl_and_no_other_g
         site.server,
         Store.connect(site.server.unix_url) as store,
         site.near.work(tmp_path, "-n", "1"),
-        site.crawl(site.near, 150, "kept.jsonl") as kept,
+        site.crawl(site.near, 120, "kept.jsonl") as kept,
         site.crawl(site.far, ENOUGH, "cut.jsonl", "--ttl", str(ttl_s)) as cut,
     ):
         wait_until(has_items(store, ENOUGH, 10), 30, "items of the far sender")
-        wait_until(has_items(store, 150, 10), 30, "items of the near sender")
+        wait_until(has_items(store, 120, 10), 30, "items of the near sender")
         network.cut()
         began = time.monotonic()
-        wait_until(
-            lambda: the_crawl(store, ENOUGH).state is CrawlState.CANCELLED, 30, "cancelled"
-        )
+        wait_until(lambda: the_crawl(store, ENOUGH).state is CrawlState.CANCELLED, 30, "cancelled")
         took_s = time.monotonic() - began
         view = the_crawl(store, ENOUGH)
-        assert re.fullmatch(r"its sender was not heard of for [345] s", view.why)
-        assert ttl_s - 1 < took_s < ttl_s + 2, took_s
+        assert took_s < ttl_s + 2 * SLACK, took_s
+        found = re.fullmatch(r"its sender was not heard of for (\d+) s", view.why)
+        assert found
+        assert ttl_s <= int(found[1]) <= ttl_s + 2 * SLACK
         wait_until(lambda: not the_crawl(store, ENOUGH).members, 3 * SLACK, "end of its child")
         wait_until(lambda: cut.heard("does not answer"), 10, "what the cut off sender says")
         network.mend()
         assert cut.wait(30) == 1, cut.text()
         assert cut.heard("cancelled (its sender was not heard of for"), cut.text()
         assert kept.wait(60) == 0, kept.text()
-    assert numbers(tmp_path / "kept.jsonl") == expected(150)
-    assert max(numbers(tmp_path / "cut.jsonl").values()) == 1
+    assert items(tmp_path / "kept.jsonl") == expected(120)
+    assert max(items(tmp_path / "cut.jsonl").values()) == 1
 
 
 def test_a_sender_cut_off_for_less_than_its_ttl_gets_every_item_once(
     folder: Path, tmp_path: Path, network: Network
 ) -> None:
-    site, count = Site(folder, tmp_path, network), 160
+    site, count = Site(folder, tmp_path, network), 110
     with (
         site.server,
         Store.connect(site.server.unix_url) as store,
@@ -143,16 +139,16 @@ def test_a_sender_cut_off_for_less_than_its_ttl_gets_every_item_once(
         wait_until(has_items(store, count, 20), 30, "items")
         network.cut()
         brought = the_crawl(store, count).totals.items
-        wait_until(has_items(store, count, brought + 50), 30, "items that nobody hears of")
+        wait_until(has_items(store, count, brought + 30), 30, "items that nobody hears of")
         network.mend()
         assert sender.wait(60) == 0, sender.text()
-    assert numbers(tmp_path / "all.jsonl") == expected(count)
+    assert items(tmp_path / "all.jsonl") == expected(count)
 
 
 def test_a_worker_cut_off_gives_its_requests_to_others_and_repeats_nothing_when_back(
     folder: Path, tmp_path: Path, network: Network
 ) -> None:
-    site, count = Site(folder, tmp_path, network), 400
+    site, count = Site(folder, tmp_path, network), 300
     with (
         site.server,
         Store.connect(site.server.unix_url) as store,
@@ -172,7 +168,7 @@ def test_a_worker_cut_off_gives_its_requests_to_others_and_repeats_nothing_when_
             wait_until(lambda: far.heard("answers again"), 20, "the worker is back")
             assert not the_crawl(store, count).over, "it was back too late to repeat anything"
             assert sender.wait(90) == 0, sender.text()
-    assert numbers(tmp_path / "all.jsonl") == expected(count)
+    assert items(tmp_path / "all.jsonl") == expected(count)
 
 
 def members(store: Store, count: int) -> set[str]:
@@ -190,7 +186,7 @@ def test_connections_that_the_server_closes_again_and_again_lose_and_repeat_noth
     terminal: tuple[Terminal, OwnServer], tmp_path: Path
 ) -> None:
     user, server = terminal
-    count = 120
+    count = 90
     with (
         Store.connect(server.unix_url) as store,
         Talking(user, tmp_path, "worker", "-n", "2"),
@@ -200,18 +196,18 @@ def test_connections_that_the_server_closes_again_and_again_lose_and_repeat_noth
             *("runspider", "pages.py", "-a", f"count={count}", "-O", "all.jsonl:jsonlines"),
         ) as sender,
     ):
-        for at_least in (10, 40, 70, 100):
+        for at_least in (10, 30, 50, 70):
             wait_until(has_items(store, count, at_least), 30, f"{at_least} items")
             assert store.client.execute_command("CLIENT", "KILL", "TYPE", "normal") > 3
         assert sender.wait(60) == 0, sender.text()
-    assert numbers(tmp_path / "all.jsonl") == expected(count)
+    assert items(tmp_path / "all.jsonl") == expected(count)
 
 
 def test_a_server_killed_and_started_again_with_its_file_loses_and_repeats_nothing(
     terminal: tuple[Terminal, OwnServer], tmp_path: Path
 ) -> None:
     user, server = terminal
-    count = 120
+    count = 80
     with (
         Store.connect(server.unix_url) as store,
         Talking(user, tmp_path, "worker", "-n", "2") as worker,
@@ -228,4 +224,4 @@ def test_a_server_killed_and_started_again_with_its_file_loses_and_repeats_nothi
         server.start()
         assert sender.wait(60) == 0, sender.text()
         assert sender.heard("the server answers again") == 1, sender.text()
-    assert numbers(tmp_path / "all.jsonl") == expected(count)
+    assert items(tmp_path / "all.jsonl") == expected(count)

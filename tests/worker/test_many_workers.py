@@ -56,7 +56,7 @@ def test_idle_process_sends_at_most_one_command_a_second(store: Store) -> None:
         return sum(row["calls"] for name, row in stats.items() if name in COUNTED)
 
     # Commands inside of scripts are counted as well; a client sends only these.
-    COUNTED = {"cmdstat_evalsha", "cmdstat_blpop", "cmdstat_ping", "cmdstat_hello"}
+    COUNTED = {f"cmdstat_{name}" for name in ("evalsha", "blpop", "mget", "ping", "hello")}
     with Workers(store.url, "-n", "4", "--name", "w") as crew:
         wait_until(lambda: len(workers(store)) == 4 and crew.ready(), 20, "four workers")
         before, begun = commands(), time.monotonic()

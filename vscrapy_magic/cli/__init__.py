@@ -35,6 +35,7 @@ _HELP: Final = f"""vscrapy {__version__}: Scrapy crawls on many workers
 
   vscrapy worker [URL] [-n N]          serve crawls until SIGTERM
   vscrapy config [--redis URL]         show or set the default Redis
+  vscrapy config --shared [NAME=VALUE] defaults for all senders and workers
 
 Anything else (startproject, genspider, list, shell, ...) is handed to scrapy.
 Each command has --help. Redis: --redis, VSCRAPY_REDIS_URL, `vscrapy config`, or

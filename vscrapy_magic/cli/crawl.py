@@ -8,7 +8,6 @@ from vscrapy_magic.sender.options import CrawlOptions, parse_words
 from vscrapy_magic.sender.order import Order, file_order, project_order
 from vscrapy_magic.sender.run import run
 from vscrapy_magic.sender.session import Session
-from vscrapy_magic.store.presence import SESSION_TTL_MS
 
 _MS: Final = 1000
 
@@ -31,7 +30,7 @@ def _run(
         sys.stdout.write(options.help)
         return 0
     order = ordered(options)  # mistakes in the spider come before anything is started
-    ttl_ms = SESSION_TTL_MS if options.ttl_s is None else int(options.ttl_s * _MS)
+    ttl_ms = None if options.ttl_s is None else int(options.ttl_s * _MS)
     url = options.redis or None
     with Session.connect(url, kind="terminal", workers=options.workers, ttl_ms=ttl_ms) as session:
         return run(session, order, options)

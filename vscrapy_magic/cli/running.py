@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from vscrapy_magic.cli.target import address, find_crawl, need, open_store, parser
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.options import pairs, whole
-from vscrapy_magic.store.control import CHANGEABLE, Control
+from vscrapy_magic.store.control import CHANGEABLE, WORKER_SETTINGS, Control
 from vscrapy_magic.store.crawls import Crawls
+from vscrapy_magic.store.keys import WorkerName
 
 
 def stop(words: Sequence[str]) -> int:
@@ -37,22 +38,34 @@ def stop(words: Sequence[str]) -> int:
 
 
 def change(words: Sequence[str]) -> int:
-    """Change settings of a running crawl."""
+    """Change settings of a running crawl, or of a worker."""
     parse = parser(
         "vscrapy set",
-        f"Change a running crawl. Can be changed: {', '.join(CHANGEABLE)}.",
+        f"Change a running crawl. Can be changed: {', '.join(CHANGEABLE)}; "
+        f"of a worker: {', '.join(WORKER_SETTINGS)}.",
         "vscrapy set 1a2b LOG_LEVEL=DEBUG DOWNLOAD_DELAY=0.5",
     )
-    parse.add_argument("crawl", metavar="ID")
-    parse.add_argument("values", metavar="NAME=VALUE", nargs="+")
+    parse.add_argument("crawl", metavar="ID", nargs="?", default="")
+    parse.add_argument("values", metavar="NAME=VALUE", nargs="*")
+    parse.add_argument("-w", "--worker", default="", help="change this worker, as in slots=4")
     options = parse.parse_all(words)
-    values = pairs(options.values, "set")
+    given = [word for word in (options.crawl, *options.values) if word]
+    if not options.worker:
+        given = given[1:]
+        if not given or "=" in options.crawl:
+            raise ConfigError(f"set: which crawl, and what? {parse.epilog}")
+    values = pairs(given, "set")
     with open_store(options) as opened:
         store = need(opened)
-        crawl_id = find_crawl(options.crawl, store)
-        Control(store).set(crawl_id, values)
+        if options.worker:
+            Control(store).set_worker(WorkerName(options.worker), values)
+            what = f"worker {options.worker}"
+        else:
+            crawl_id = find_crawl(options.crawl, store)
+            Control(store).set(crawl_id, values)
+            what = f"crawl {crawl_id}"
     shown = ", ".join(f"{name}={value}" for name, value in values.items())
-    sys.stdout.write(f"crawl {crawl_id}: {shown}\n")
+    sys.stdout.write(f"{what}: {shown}\n")
     return 0
 
 

@@ -14,13 +14,16 @@ from vscrapy_magic.config import check_platform
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.notebook.cells import CellLog
 from vscrapy_magic.notebook.interrupts import UsageError
+from vscrapy_magic.sender.cells import set_source
 
 LINE_MAGICS: Final = (
     *("vconnect", "vcrawl", "verrors", "vitems", "vlist", "vlogs", "vpanel", "vpush", "vset"),
     *("vstop", "vworkers"),
 )
 CELL_MAGICS: Final = ("vcrawl",)
-_NOTED: Final = "_vscrapy_cells"  # attribute of the shell
+# Attributes of the shell.
+_NOTED: Final = "_vscrapy_cells"
+_LOADED: Final = "_vscrapy_loaded"
 
 
 def load(shell: InteractiveShell) -> None:
@@ -33,13 +36,22 @@ def load(shell: InteractiveShell) -> None:
         check_platform()
     except ConfigError as exc:
         raise UsageError(str(exc)) from None
-    if hasattr(shell, _NOTED):
+    note_cells(shell)
+    if getattr(shell, _LOADED, False):
         return
-    setattr(shell, _NOTED, CellLog(shell))
+    setattr(shell, _LOADED, True)
     for name in LINE_MAGICS:
         _register(shell, "line", name)
     for name in CELL_MAGICS:
         _register(shell, "cell", name)
+
+
+def note_cells(shell: InteractiveShell) -> None:
+    """Note what this shell runs from now on, for whoever ships a class of it. Idempotent."""
+    if not hasattr(shell, _NOTED):
+        cells = CellLog(shell)
+        setattr(shell, _NOTED, cells)
+        set_source(lambda: (cells.cells, shell.user_ns))
 
 
 def _register(shell: InteractiveShell, kind: str, name: str) -> None:

@@ -15,12 +15,14 @@ from vscrapy_magic.notebook import show
 from vscrapy_magic.notebook.cells import CellLog
 from vscrapy_magic.notebook.interrupts import UsageError
 from vscrapy_magic.notebook.kernel import Kernel, find_spider
-from vscrapy_magic.notebook.order import class_order
 from vscrapy_magic.notebook.running import start
 from vscrapy_magic.notebook.screen import screen_for
+from vscrapy_magic.sender.classes import class_order
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.options import OptionParser, pairs, parse_line, split_line
+from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls
+from vscrapy_magic.store.keys import WorkerName
 from vscrapy_magic.store.presence import Presence
 
 P = ParamSpec("P")
@@ -141,20 +143,27 @@ class VscrapyMagics(Magics):
     @line_magic
     @_tidy
     def vset(self, line: str) -> str | None:
-        """%vset [ID] NAME=VALUE ...: change a running crawl; %vset LOG_LEVEL=DEBUG."""
+        """%vset [ID] NAME=VALUE ...: change a running crawl; -w WORKER slots=4: a worker."""
         parse = _parser("%vset", "LOG_LEVEL=DEBUG DOWNLOAD_DELAY=0.5")
         parse.add_argument("words", nargs="+", metavar="[ID] NAME=VALUE")
+        parse.add_argument("-w", "--worker", default="", help="change this worker: slots=4")
         options = _parsed(parse, line)
         if options is None:
             return None
         words: Sequence[str] = options.words
-        crawl_id, words = ("", words) if "=" in words[0] else (words[0], words[1:])
+        has_id = "=" not in words[0] and not options.worker
+        crawl_id, words = (words[0], words[1:]) if has_id else ("", words)
         if not words:
             raise ConfigError(f"%vset: write it as NAME=VALUE; {parse.epilog}")
-        crawl = self.kernel.crawl(crawl_id)
         changed = pairs(words, "%vset")
+        shown = ", ".join(f"{name} = {value}" for name, value in changed.items())
+        if options.worker:
+            control = Control(self.kernel.session.store)
+            control.set_worker(WorkerName(options.worker), changed)
+            return f"worker {options.worker}: {shown}"
+        crawl = self.kernel.crawl(crawl_id)
         crawl.set(**changed)
-        return f"crawl {crawl.id}: " + ", ".join(f"{k} = {v}" for k, v in changed.items())
+        return f"crawl {crawl.id}: {shown}"
 
     @line_magic
     @_tidy
@@ -219,14 +228,18 @@ class VscrapyMagics(Magics):
 
     @line_magic
     @_tidy
-    def vpanel(self, line: str) -> None:
-        """%vpanel [ID]: show the live panel of a crawl of this kernel again."""
+    def vpanel(self, line: str) -> Any:
+        """%vpanel [ID]: show the live panel of a crawl again; in a terminal how it stands."""
         parse = _parser("%vpanel", "")
         parse.add_argument("crawl", nargs="?", default="")
         options = _parsed(parse, line)
         if options is None:
-            return
-        self.kernel.screen(options.crawl).show()
+            return None
+        screen = self.kernel.screen(options.crawl)
+        screen.show()
+        screen.drain()
+        has_widgets = getattr(self.kernel.shell, "kernel", None) is not None
+        return None if has_widgets else show.Summary(self.kernel.crawl(options.crawl))
 
 
 def _parser(prog: str, example: str) -> OptionParser:

@@ -3,20 +3,15 @@
 Runs in the kernel's main thread, which it blocks; lines and states come in the crawl's own thread.
 """
 
-import contextlib
-import io
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, Protocol
 
 from vscrapy_magic.errors import StoreError
 from vscrapy_magic.notebook.interrupts import CrawlFailedError, CrawlInterruptedError, Interrupts
-from vscrapy_magic.notebook.order import feed_folder, feed_order
 from vscrapy_magic.sender.crawl import Crawl, describe
-from vscrapy_magic.sender.feeds import FeedWriter
+from vscrapy_magic.sender.feeds import ClassFeeds
 from vscrapy_magic.sender.follow import Listener
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order
@@ -24,7 +19,6 @@ from vscrapy_magic.sender.session import Session
 from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState
-from vscrapy_magic.store.outputs import Output
 
 TICK_S: Final = 0.1  # between two looks of a blocked cell
 LEAVE_AFTER_S: Final = 3.5  # of an interrupt: children that hang are killed after 3 s, and then a
@@ -47,38 +41,10 @@ class Screen(Listener, Protocol):
         """Become what stays in the notebook."""
 
 
-class Feeds:
-    """The feed writer of one crawl, if it has feeds; closed when the crawl is over."""
-
-    def __init__(self, options: CrawlOptions, order: Order) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] = feed_folder()
-        self._said = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - closed with the writer
-        feeds = feed_order(options, order, Path(self._folder.name))
-        self._writer = FeedWriter(feeds, self._said) if feeds is not None else None
-
-    def deliver(self, outputs: Sequence[Output]) -> None:
-        """Hand new outputs on; in the follower's thread."""
-        if self._writer is not None:
-            self._writer.deliver(outputs)
-
-    def close(self) -> str:
-        """Finish the feeds; what went wrong, or empty. Idempotent."""
-        writer, self._writer = self._writer, None
-        is_good = writer is None or writer.close()
-        said = ""
-        if not self._said.closed:
-            with contextlib.suppress(io.UnsupportedOperation):
-                self._said.seek(0)
-                said = self._said.read().strip()
-            self._said.close()
-        self._folder.cleanup()
-        return "" if is_good else said or "the feeds were not written"
-
-
 class Running:
     """A crawl that was started by a cell, and where it is shown."""
 
-    def __init__(self, crawl: Crawl, screen: Screen, feeds: Feeds, *, blocking: bool) -> None:
+    def __init__(self, crawl: Crawl, screen: Screen, feeds: ClassFeeds, *, blocking: bool) -> None:
         self.crawl: Final = crawl
         self.screen: Final = screen
         self._feeds = feeds
@@ -133,7 +99,7 @@ def start(session: Session, order: Order, options: CrawlOptions, screen: Screen)
     Raises:
         VscrapyError: it cannot be placed; nothing has started.
     """
-    feeds = Feeds(options, order)
+    feeds = ClassFeeds(options, order)
     try:
         crawl = session.place(order, detach=options.detach, deliver=feeds.deliver)
     except BaseException:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from vscrapy_magic.errors import ConfigError
+from vscrapy_magic.notebook.summary import summary_text
 from vscrapy_magic.notebook.tables import Table
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.lines import format_line
@@ -93,6 +94,16 @@ class Lines:
 
     def _repr_html_(self) -> str:
         return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
+
+
+class Summary:
+    """A crawl as it is now, in a few lines of text."""
+
+    def __init__(self, crawl: Crawl) -> None:
+        self._crawl = crawl
+
+    def __repr__(self) -> str:
+        return summary_text(self._crawl.view, self._crawl.failures.groups())
 
 
 def items(crawl: Crawl, last: int) -> Table:

@@ -38,17 +38,17 @@ from vscrapy_magic.runtime.tracker import lease_in
 from vscrapy_magic.runtime.warm import warm
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
+from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, decode
 from vscrapy_magic.store.pipes import Command, ExitCode, Phase, ToChild
+from vscrapy_magic.store.shared import Defaults, Shared
 
 logger = logging.getLogger(__name__)
 
 STACK_SIGNAL: Final = signal.SIGUSR2  # writes the stack to stderr, also while the GIL is held
 HANG_SETTING: Final = "VSCRAPY_HANG_TIMEOUT"  # seconds; 0 for never
-HANG_S: Final = 300.0
 CLOSE_SETTING: Final = "VSCRAPY_CLOSE_TIMEOUT"  # seconds
-CLOSE_S: Final = 10.0
 _LEVELS_SET: Final = 0  # root lets every record through; handlers have the level
 
 
@@ -99,7 +99,7 @@ class Child:
         if view.over:
             return ExitCode.DONE
         spec = view.spec
-        kind, settings = self._load(spec, crawls)
+        kind, settings = self._load(spec, crawls, Shared(store).read())
         frontier = Frontier(store, spec.crawl_id)
         try:
             frontier.join(self._order.token, self._order.worker, ttl_ms=MEMBER_TTL_MS)
@@ -111,11 +111,16 @@ class Child:
         self._loop(spec)
         code = self._code()
         if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED}:
+            if next(written_in(Path(self._order.folder)), None) is not None:
+                Files(store, spec.crawl_id).begin(self._order.token)  # the end waits for them
             frontier.leave(self._order.token)
         return code
 
-    def _load(self, spec: CrawlSpec, crawls: Crawls) -> tuple[type[Spider], Settings]:
+    def _load(
+        self, spec: CrawlSpec, crawls: Crawls, defaults: Defaults
+    ) -> tuple[type[Spider], Settings]:
         bundle = crawls.bundle(spec.bundle)
+        self._reporter.mask(bundle.env.values())
         folder = Path.cwd()
         write_files(bundle, folder)
         prepare(bundle, folder)
@@ -133,8 +138,8 @@ class Child:
         level = own.get("LOG_LEVEL") if own.getbool("LOG_ENABLED") else logging.CRITICAL
         self._reporter.limits(
             logging.getLevelNamesMapping().get(str(level), level),
-            hang_s=own.getfloat(HANG_SETTING, HANG_S),
-            close_s=own.getfloat(CLOSE_SETTING, CLOSE_S),
+            hang_s=own.getfloat(HANG_SETTING, defaults.hang_timeout_s),
+            close_s=own.getfloat(CLOSE_SETTING, defaults.close_timeout_s),
         )
         return kind, settings
 

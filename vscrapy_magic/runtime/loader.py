@@ -19,6 +19,7 @@ from scrapy.utils.misc import load_object
 
 from vscrapy_magic.errors import VscrapyError
 from vscrapy_magic.runtime.entry import entry_code, name_modules
+from vscrapy_magic.store.files import mark_shipped
 from vscrapy_magic.store.messages import Bundle, CloseLimits, CrawlSpec
 from vscrapy_magic.store.values import Codec
 
@@ -60,6 +61,7 @@ def write_files(bundle: Bundle, folder: Path) -> None:
             raise LoadError(f"the bundle's file {name!r} would be written outside of {root}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        mark_shipped(path)
 
 
 def prepare(bundle: Bundle, folder: Path) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from vscrapy_magic.store.pipes import FromChild, Phase, Report, frame
@@ -47,6 +48,11 @@ class Reporter:
     def limits(self, level: int, *, hang_s: float, close_s: float) -> None:
         """Say what the spider's settings allow, and the level of lines that it wants to see."""
         self.send(FromChild(Report.LIMITS, level=level, hang_s=hang_s, close_s=close_s))
+
+    def mask(self, values: Iterable[str]) -> None:
+        """Say which values no line may show, before anything that knows them runs."""
+        for value in values:
+            self.send(FromChild(Report.MASK, text=value))
 
     def stack(self, place: str, text: str) -> None:
         """Say where the main thread is."""

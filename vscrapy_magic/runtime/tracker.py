@@ -10,7 +10,6 @@ to the tracker's own unit. Of a lost lease everything is thrown away, also what 
 import enum
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from hashlib import blake2b
 from time import monotonic
@@ -189,16 +188,22 @@ class Run:
 _current: ContextVar[Run | None] = ContextVar("vscrapy_lease", default=None)
 
 
-@contextmanager
-def working_for(run: Run | None) -> Iterator[None]:
+class working_for:  # noqa: N801 - used as a function, many times for each page
     """Let what is called here, and what it starts, work for a run."""
-    token = _current.set(run)
-    before = mark.swap(0 if run is None else run.lease.lease_id)
-    try:
-        yield
-    finally:
-        mark.swap(before)
-        _current.reset(token)
+
+    __slots__ = ("_before", "_run", "_token")
+
+    def __init__(self, run: Run | None) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        run = self._run
+        self._token = _current.set(run)
+        self._before = mark.swap(0 if run is None else run.lease.lease_id)
+
+    def __exit__(self, *_: object) -> None:
+        mark.swap(self._before)
+        _current.reset(self._token)
 
 
 def lease_in(context: Context) -> int:

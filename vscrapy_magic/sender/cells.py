@@ -1,6 +1,7 @@
 """Owns what was run in a notebook: cells, and the statements in them in the order of execution.
 
-Runs in the sender's process; knows nothing of IPython, so that whatever runs code can hand it in.
+Runs in the sender's process; knows nothing of IPython, so that whatever runs code can hand it in:
+cell by cell, or as a source that is asked when a class is to be shipped (`set_source`).
 """
 
 import __future__
@@ -10,7 +11,7 @@ import functools
 import operator
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,21 @@ class Cell(msgspec.Struct, frozen=True):
     label: str
     source: str
     first_line: int = 1
+
+
+Ran = tuple[Sequence[Cell], Mapping[str, object]]
+
+_sources: list[Callable[[], Ran]] = []  # the newest counts
+
+
+def set_source(provider: Callable[[], Ran]) -> None:
+    """Let this provider say which cells ran in this process, and what their namespace holds."""
+    _sources[:] = [provider]
+
+
+def ran_here() -> Ran | None:
+    """All cells that ran so far, and their namespace; None where nobody runs cells."""
+    return _sources[0]() if _sources else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

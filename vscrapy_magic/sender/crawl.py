@@ -35,7 +35,13 @@ _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class Crawl:
-    """One crawl. Made by a session: `session.crawl(...)`, `session.attach(id)`."""
+    """One crawl. Made by a session: `session.crawl(...)`, `session.attach(id)`.
+
+    Attributes:
+        items: as dictionaries; a sequence that grows while the crawl runs.
+        failures: what went wrong, with traceback, request and response; it grows likewise.
+        files: `worker/path` -> path here, of files that the spider wrote into its working folder.
+    """
 
     def __init__(
         self,
@@ -54,10 +60,12 @@ class Crawl:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._follower: Follower | None = None
+        self._finish: list[Callable[[], object]] = []
         self.id: Final[CrawlId] = view.crawl_id
         self.spider: Final[str] = view.spec.spider
         self.items: Final = Items(spool)
         self.failures: Final = FailureList(spool)
+        self.files: Final = spool.files
         if store is None:
             self._over.set()
         else:
@@ -75,6 +83,13 @@ class Crawl:
         """Begin to collect; called once, by the session."""
         if self._follower is not None:
             self._follower.start()
+
+    def before_end(self, finish: Callable[[], object]) -> None:
+        """Call this once when all is collected, before the crawl is told to be over, or at `close`.
+
+        Called in the crawl's own thread; for what must be complete when `wait` returns.
+        """
+        self._finish.append(finish)
 
     def listen(self, listener: Listener) -> None:
         """Tell somebody what the crawl does from now on; of one that is over, how it ended."""
@@ -163,10 +178,9 @@ class Crawl:
 
         Returns:
             The state afterwards. Stopping what is over changes nothing.
-
-        Raises:
-            StateError: the server that it ran on is not there any more.
         """
+        if self._store is None:
+            return self.state
         crawls = Crawls(self._need_store())
         return crawls.kill(self.id) if now else crawls.stop(self.id)
 
@@ -215,14 +229,23 @@ class Crawl:
 
     def _need_store(self) -> Store:
         if self._store is None:
-            raise StateError(f"crawl {self.id} is over, and the server that it ran on is gone")
+            raise StateError(f"crawl {self.id} is {self.state}: it cannot be changed any more")
         return self._store
 
     def close(self) -> None:
         """Follow it no further; what is in the spool stays readable. Idempotent."""
         if self._follower is not None:
             self._follower.close()
+        self._run_finish()
         self._spool.release()
+
+    def _run_finish(self) -> None:
+        while self._finish:
+            try:
+                self._finish.pop(0)()
+            except Exception:
+                # In a thread that has to tell the end of the crawl, whatever fails here.
+                logger.exception("Crawl %s: not all was finished", self.id)
 
     def __repr__(self) -> str:
         return f"<Crawl {describe(self._view)}>"
@@ -241,6 +264,7 @@ class Crawl:
             listener.lines(lines)
 
     def _ended(self, view: CrawlView) -> None:
+        self._run_finish()
         if self._spool.collects:
             try:
                 stats = self._stats_now()

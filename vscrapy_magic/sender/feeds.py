@@ -5,14 +5,20 @@ from the one that waits for it. The process ends when its standard input does.
 """
 
 import contextlib
+import io
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, TextIO
 
 import msgspec
 
+from vscrapy_magic.sender.classes import feed_folder, feed_order
+from vscrapy_magic.sender.options import CrawlOptions
+from vscrapy_magic.sender.order import Order
 from vscrapy_magic.store.inspection import FRAME_HEAD, FeedOrder
 from vscrapy_magic.store.outputs import Output
 
@@ -66,3 +72,31 @@ class FeedWriter:
                 with contextlib.suppress(OSError):  # it has ended already; its exit code says how
                     stdin.close()
         return self._process.wait() == 0 and not self._broken
+
+
+class ClassFeeds:
+    """The feed writer of a crawl with a class, if it has feeds; closed when the crawl is over."""
+
+    def __init__(self, options: CrawlOptions, order: Order) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] = feed_folder()
+        self._said = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - closed with the writer
+        feeds = feed_order(options, order, Path(self._folder.name))
+        self._writer = FeedWriter(feeds, self._said) if feeds is not None else None
+
+    def deliver(self, outputs: Sequence[Output]) -> None:
+        """Hand new outputs on; in the follower's thread."""
+        if self._writer is not None:
+            self._writer.deliver(outputs)
+
+    def close(self) -> str:
+        """Finish the feeds; what went wrong, or empty. Idempotent."""
+        writer, self._writer = self._writer, None
+        is_good = writer is None or writer.close()
+        said = ""
+        if not self._said.closed:
+            with contextlib.suppress(io.UnsupportedOperation):
+                self._said.seek(0)
+                said = self._said.read().strip()
+            self._said.close()
+        self._folder.cleanup()
+        return "" if is_good else said or "the feeds were not written"

@@ -21,6 +21,7 @@ from vscrapy_magic.errors import (
 from vscrapy_magic.sender.spool import Spool, SpoolFullError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import FINAL_STATES, Crawls, CrawlView, Mover
+from vscrapy_magic.store.files import Files
 from vscrapy_magic.store.keys import WorkerName
 from vscrapy_magic.store.logs import LogLine, Logs
 from vscrapy_magic.store.messages import CrawlState
@@ -33,6 +34,7 @@ LOOK_S: Final = 0.25  # between two looks at a crawl that brings nothing
 LOOK_BUSY_S: Final = 0.1  # between two looks at one that brings much
 RETRY_S: Final = 1.0  # before a server that is away, or a full disk, is tried again
 ALONE_S: Final = 1.5  # without a worker: then it is said that there is none
+FILES_WITHIN_S: Final = 10.0  # of the end: a worker that died with its files sends none any more
 QUIET_S: Final = 0.5  # without a line after the end: then the last line has come
 _ALONE_AGAIN_S: Final = 60.0
 _WAITING_FOR_WORKERS: Final = frozenset({CrawlState.QUEUED, CrawlState.WAITING})
@@ -87,6 +89,9 @@ class Follower:
         self._looked = 0.0
         self._alone_since = 0.0
         self._quiet_since = 0.0
+        self._over_since = 0.0
+        self._files = Files(store, view.crawl_id)
+        self._files_coming = False
         self._problem = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(
@@ -119,11 +124,13 @@ class Follower:
         """Whether the crawl is over and nothing has come for a while."""
         if self._view.state not in FINAL_STATES or not self._quiet_since:
             return False  # the second: it was over before, and nothing has been asked yet
+        if self._files_coming and time.monotonic() - self._over_since < FILES_WITHIN_S:
+            return False
         return time.monotonic() - self._quiet_since > QUIET_S
 
     def _turn(self, bell: Doorbell) -> None:
         try:
-            came = self._take_outputs() | self._take_lines()
+            came = self._take_outputs() | self._take_lines() | self._take_files()
             now = time.monotonic()
             self._quiet_since = now if came or not self._quiet_since else self._quiet_since
             if now - self._looked >= (LOOK_BUSY_S if came else 0):
@@ -175,6 +182,15 @@ class Follower:
         self._listener.lines(lines)
         return True
 
+    def _take_files(self) -> bool:
+        """Files that the spider wrote; they are asked for when the crawl is over."""
+        if not self._collect or self._view.state not in FINAL_STATES:
+            return False
+        self._over_since = self._over_since or time.monotonic()
+        came, coming = self._spool.files.collect(self._files)
+        self._files_coming = bool(coming)
+        return came
+
     def _look(self) -> None:
         before, self._view = self._view, self._crawls.view(self._view.crawl_id)
         if self._view.state in FINAL_STATES and before.state not in FINAL_STATES:
@@ -192,6 +208,7 @@ class Follower:
         self._alone_since = self._alone_since or now
         if now - self._alone_since < ALONE_S:
             return
+        self._store.check_writes()  # a full server is why workers can do nothing
         self._alone_since = now + _ALONE_AGAIN_S  # not again for a while
         env = self._view.spec.env
         live = [w for w in self._presence.workers() if w.liveness is not Liveness.GONE]

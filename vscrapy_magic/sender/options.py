@@ -183,7 +183,7 @@ def parser(prog: str, target: str) -> OptionParser:
         description="Run a spider on several workers. Scrapy's options mean what they always mean.",
         epilog=_EXAMPLES[kind].format(prog=prog),
         add_help=False,
-        usage=f"{prog} [options] <{target}>",
+        usage=f"{prog.replace('%', '%%')} [options] <{target}>",
     )
     parse.add_argument("target", metavar=f"<{target}>", nargs="?", help=argparse.SUPPRESS)
     _scrapys(parse.add_argument_group("Scrapy's options"))

@@ -25,8 +25,10 @@ from vscrapy_magic.store.crawls import Crawls, new_crawl_id
 from vscrapy_magic.store.inspection import FeedOrder, Inspection, Source
 from vscrapy_magic.store.keys import SessionId
 from vscrapy_magic.store.messages import Bundle, CloseLimits, CrawlSpec, encode
+from vscrapy_magic.store.shared import Defaults
 from vscrapy_magic.store.values import CannotCrossError, Codec
 
+OUT_BYTES_MAX: Final = Defaults().out_bytes_max
 _FIFO_QUEUES: Final = "FifoMemoryQueue"
 
 
@@ -155,12 +157,20 @@ def _order(options: CrawlOptions, source: Source, found: Inspection, shipped: Sh
     )
 
 
-def place(order: Order, crawls: Crawls, session: SessionId | None, *, env: str = "") -> CrawlSpec:
+def place(
+    order: Order,
+    crawls: Crawls,
+    session: SessionId | None,
+    *,
+    env: str = "",
+    out_bytes_max: int = OUT_BYTES_MAX,
+) -> CrawlSpec:
     """Ship the source and create the crawl; workers begin at once.
 
     Args:
         session: the owner; None for a detached crawl.
         env: environment that its workers must have; empty for any.
+        out_bytes_max: of outputs that nobody has collected; beyond it the crawl waits.
 
     Raises:
         ConfigError: a setting cannot be sent, or a number is none.
@@ -180,6 +190,7 @@ def place(order: Order, crawls: Crawls, session: SessionId | None, *, env: str =
         keep_open=order.keep_open,
         limits=_limits(in_force),
         env=env,
+        out_bytes_max=out_bytes_max,
     )
     crawls.put_bundle(shipped.bundle, shipped.digest)
     crawls.create(spec)

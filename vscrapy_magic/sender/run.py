@@ -164,6 +164,11 @@ class _Run:
         is_well = view.state is CrawlState.FINISHED and are_written
         say = self._terminal.note if is_well else self._terminal.say
         say(f"crawl {describe(view)}")
+        if len(crawl.files):
+            count = len(crawl.files)
+            self._terminal.note(
+                f"the spider wrote {count} files on its workers: {crawl.files.root}"
+            )
         if len(crawl.failures):
             self._terminal.note(f"`vscrapy errors {crawl.id}` shows the failures")
         if interrupts.count:

@@ -11,16 +11,19 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Final, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Self
 
 import msgspec
 
 from vscrapy_magic import config
-from vscrapy_magic.errors import StateError
+from vscrapy_magic.errors import ConfigError, StateError
 from vscrapy_magic.sender.beacon import Beacon
+from vscrapy_magic.sender.classes import class_order, class_source
 from vscrapy_magic.sender.cluster import LocalCluster
 from vscrapy_magic.sender.crawl import Crawl
+from vscrapy_magic.sender.feeds import ClassFeeds
+from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order, place
 from vscrapy_magic.sender.spool import Spool, prune, spool_root
 from vscrapy_magic.store.connection import Store
@@ -29,7 +32,8 @@ from vscrapy_magic.store.environment import environment_id
 from vscrapy_magic.store.keys import CrawlId, SessionId
 from vscrapy_magic.store.messages import SessionRecord
 from vscrapy_magic.store.outputs import Output
-from vscrapy_magic.store.presence import SESSION_TTL_MS, Liveness, Presence
+from vscrapy_magic.store.presence import Liveness, Presence
+from vscrapy_magic.store.shared import Shared
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +52,10 @@ class Session:
     """
 
     def __init__(
-        self, store: Store, *, kind: str, is_local: bool = False, ttl_ms: int = SESSION_TTL_MS
+        self, store: Store, *, kind: str, is_local: bool = False, ttl_ms: int | None = None
     ) -> None:
         """Begin; `connect` is what callers want."""
+        ttl_ms = ttl_ms or Shared(store).read().session_ttl_ms
         self.store: Final = store
         self.is_local: Final = is_local
         self.record: Final = SessionRecord(
@@ -79,7 +84,7 @@ class Session:
         *,
         kind: str = "kernel",
         workers: int | None = None,
-        ttl_ms: int = SESSION_TTL_MS,
+        ttl_ms: int | None = None,
     ) -> Self:
         """An open session on the server at `url`.
 
@@ -90,7 +95,8 @@ class Session:
                 cluster.
             kind: what is shown as the sender: `kernel` or `terminal`.
             workers: of the local cluster, when it has to be started.
-            ttl_ms: silence after which the session's crawls are cancelled.
+            ttl_ms: silence after which the session's crawls are cancelled; None means the default
+                that is shared by all senders of the server.
 
         Raises:
             ConfigError: the address cannot be used.
@@ -107,8 +113,62 @@ class Session:
             store.close()
             raise
 
+    def crawl(
+        self,
+        spider: type,
+        *,
+        args: Mapping[str, object] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        workers: int | None = None,
+        keep_open: bool = False,
+        detach: bool = False,
+    ) -> Crawl:
+        """Start a crawl with a spider class of a notebook, a script or a module; returns at once.
+
+        The class travels as source with what it uses; settings of a project do not, unless they are
+        given here. Feeds (`FEEDS` of the spider or in `settings`) are written here, and are
+        complete when `wait` returns.
+
+        Args:
+            args: of the spider; they arrive as text, as those of `-a` do.
+            settings: by name; they win over those of the spider. Classes may be given as such.
+            workers: at most so many; None: all, or one when the spider keeps state between pages.
+            keep_open: wait for `push` when there is nothing left to do.
+            detach: the crawl goes on when this session ends; its feeds are not written.
+
+        Raises:
+            ConfigError: it cannot be ordered so.
+            CannotShipError: something that the spider uses exists in this process only.
+            StateError: the session is over: closed, or judged gone by the others.
+        """
+        self.check()
+        if not isinstance(spider, type):
+            raise ConfigError(f"{spider!r} is no class: name the spider's class itself")
+        if workers is not None and workers < 1:
+            raise ConfigError(f"workers={workers}: at least one is needed")
+        texts = {name: str(value) for name, value in (args or {}).items()}
+        options = CrawlOptions(args=texts, workers=workers, keep_open=keep_open)
+        order = class_order(options, spider, *class_source(spider), settings or {})
+        for note in order.notes:
+            logger.warning("%s", note)
+        if order.shipped.pinned and workers is None:
+            logger.warning("%s: on one worker; workers=N overrides", order.shipped.pinned)
+        if detach:
+            return self.place(order, detach=True)
+        feeds = ClassFeeds(options, order)
+        try:
+            return self.place(order, deliver=feeds.deliver, finish=lambda: _finish(feeds))
+        except BaseException:
+            feeds.close()
+            raise
+
     def place(
-        self, order: Order, *, detach: bool = False, deliver: Deliver = lambda _: None
+        self,
+        order: Order,
+        *,
+        detach: bool = False,
+        deliver: Deliver = lambda _: None,
+        finish: Callable[[], object] | None = None,
     ) -> Crawl:
         """Ship the source and start the crawl; returns at once.
 
@@ -116,6 +176,7 @@ class Session:
             detach: the crawl goes on when this session ends.
             deliver: gets the crawl's new outputs, in the follower's thread, before they are
                 acknowledged; for writers of feeds.
+            finish: called there too, when all is collected, before the crawl is told to be over.
 
         Raises:
             StateError: the session is over: closed, or judged gone by the others.
@@ -127,9 +188,11 @@ class Session:
             self._crawls,
             None if detach else self.record.session,
             env=environment_id() if self.is_local else "",
+            out_bytes_max=Shared(self.store).read().out_bytes_max,
         )
         view = self._crawls.view(spec.crawl_id)
-        return self._adopt(view, Spool(self._root, spec.crawl_id, spec), deliver=deliver)
+        spool = Spool(self._root, spec.crawl_id, spec)
+        return self._adopt(view, spool, deliver=deliver, finish=finish)
 
     def attach(self, crawl_id: str) -> Crawl:
         """Find a crawl again: one of this session, of an ended one, or a detached one.
@@ -164,6 +227,7 @@ class Session:
         *,
         collect: bool = True,
         deliver: Deliver = lambda _: None,
+        finish: Callable[[], object] | None = None,
     ) -> Crawl:
         crawl = Crawl(
             self.store,
@@ -175,6 +239,8 @@ class Session:
         )
         with self._lock:
             self._followed[view.crawl_id] = crawl
+        if finish is not None:
+            crawl.before_end(finish)
         crawl.follow()
         return crawl
 
@@ -222,6 +288,7 @@ class Session:
             if self._closed or self._beacon.alive() or self._beacon.verdict():
                 return
             logger.info("The heartbeat of this session is started anew")
+            self._beacon.abandon()  # its pipes
             self._presence.beat_session(self.record, ttl_ms=self._ttl_ms)
             self._beacon = Beacon(self.store.url, self.record, ttl_ms=self._ttl_ms)
 
@@ -245,6 +312,12 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.store.address}{' closed' if self._closed else ''}>"
+
+
+def _finish(feeds: ClassFeeds) -> None:
+    problem = feeds.close()
+    if problem:
+        logger.warning("%s", problem)
 
 
 def attach(crawl_id: str) -> Crawl:

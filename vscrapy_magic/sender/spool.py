@@ -6,7 +6,7 @@ is on disk before it is acknowledged, so that the server may forget it; entries 
 numbers, so that a sender that comes back goes on where it, or the one before it, was.
 
 A folder holds `outputs` and `logs` (frames of msgpack), `crawl` (the crawl's spec) and, when the
-crawl is over, `end`.
+crawl is over, `files` (what its spider wrote) and `end`.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ import platformdirs
 
 from vscrapy_magic.config import private_dir
 from vscrapy_magic.errors import VscrapyError
+from vscrapy_magic.sender.files import CrawlFiles
 from vscrapy_magic.sender.frames import Frames, LineFiles, replace_file
 from vscrapy_magic.store.failures import FailureGroup, FailureRecord, buried, read_failures
 from vscrapy_magic.store.keys import CrawlId
@@ -69,7 +70,7 @@ def prune(root: Path, *, now: float | None = None) -> None:
     folders = sorted(
         (path for path in root.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
     )
-    sizes = {path: sum(f.stat().st_size for f in path.iterdir()) for path in folders}
+    sizes = {path: sum(f.lstat().st_size for f in path.rglob("*")) for path in folders}
     total = sum(sizes.values())
     for path in folders:
         is_old = now - path.stat().st_mtime > KEEP_S
@@ -103,6 +104,7 @@ class Spool:
     Attributes:
         collects: whether this process may append; otherwise another one of this user does.
         last: the newest entry.
+        files: what the spider wrote on its workers.
     """
 
     def __init__(self, root: Path, crawl_id: CrawlId, spec: CrawlSpec | None = None) -> None:
@@ -126,6 +128,7 @@ class Spool:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.collects = False
+        self.files: Final = CrawlFiles(self.folder)
         self._frames = Frames(self.folder / "outputs", writable=self.collects)
         self._lines = LineFiles(self.folder)
         # Items, and failures, before each entry; the last number is that of all.

@@ -34,6 +34,7 @@ from vscrapy_magic.errors import (
     StoreTooOldError,
     StoreUnreachableError,
 )
+from vscrapy_magic.store.keys import global_key
 from vscrapy_magic.store.scripts import Script
 
 TIMEOUT_S: Final = 5.0  # default for connecting and for one reply; longer hides a cut network
@@ -41,9 +42,10 @@ OLDEST_VERSION: Final = (6, 2)
 _SHORTEST_BLOCK_S: Final = 0.001  # a blocking read of 0 would never end
 
 # Inside a script an error is quoted in a longer text, and some have no class of their own.
-_AUTH_CODE: Final = re.compile(r"\b(NOAUTH|NOPERM|WRONGPASS)\b")
+_AUTH_CODE: Final = re.compile(r"\b(NOAUTH|WRONGPASS)\b")
+# Of Redis 7.0 inside a script, and of others.
+_NO_RIGHT: Final = re.compile(r"\bNOPERM\b|user executing the script|has no permissions")
 _READ_ONLY_CODE: Final = re.compile(r"\b(READONLY|OOM|MISCONF|MASTERDOWN|NOREPLICAS)\b")
-
 _DISTRUST: Final = "CERTIFICATE_VERIFY_FAILED"
 _NO_DATABASE: Final = "DB index"
 
@@ -197,6 +199,15 @@ class Store:
         with self.errors_wrapped():
             return str(self.client.info("server")["run_id"])
 
+    def check_writes(self) -> None:
+        """See that the server takes writes, by one that changes nothing.
+
+        Raises:
+            StoreReadOnlyError: it takes none; the message says why.
+        """
+        with self.errors_wrapped():
+            self.client.setrange(global_key("judged"), 0, b"")
+
     @contextmanager
     def errors_wrapped(self) -> Iterator[None]:
         """Turn errors of the driver into ours, with the address and what to do next."""
@@ -208,9 +219,12 @@ class Store:
     def _wrapped(self, exc: RedisError, doing: str = "") -> StoreError:
         text = str(exc).rstrip(".")
         where = f"{doing}the server at {self.address}"
-        if isinstance(exc, AuthenticationError | AuthorizationError | NoPermissionError) or (
-            _AUTH_CODE.search(text)
-        ):
+        if isinstance(exc, NoPermissionError) or _NO_RIGHT.search(text):
+            return StoreAuthError(
+                f"{where} does not let its user do this ({text}): give that user the rights that "
+                "docs/deploy.md names"
+            )
+        if isinstance(exc, AuthenticationError | AuthorizationError) or (_AUTH_CODE.search(text)):
             return StoreAuthError(
                 f"{where} refuses the user or the password of this address ({text}): correct it, "
                 "as in redis://user:password@host:6379"
@@ -223,9 +237,9 @@ class Store:
             return StoreUnreachableError(f"{where} is still reading its data: try again soon")
         if _DISTRUST in text:
             return StoreUnreachableError(
-                f"{where} has a certificate that is not trusted here ({text}): name the file of its "
-                "authority, as in rediss://host:6379?ssl_ca_certs=/path/of/ca.pem, and the host as "
-                "the certificate does"
+                f"{where} has a certificate that is not trusted here ({text}): name the file of "
+                "its authority, as in rediss://host:6379?ssl_ca_certs=/path/of/ca.pem, and the "
+                "host as the certificate does"
             )
         if _NO_DATABASE in text:
             return StoreError(

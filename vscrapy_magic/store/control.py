@@ -7,7 +7,7 @@ takes milliseconds. What counts for the whole crawl (CLOSESPIDER_*, workers) is 
 
 import difflib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -208,7 +208,8 @@ class Control:
             names = sorted(raw.decode() for raw in client.hkeys(global_key("workers")))
             if worker not in names:
                 near = difflib.get_close_matches(worker, names, 1)
-                hint = f"did you mean {near[0]}?" if near else "`%vworkers` lists them"
+                there = "`%vworkers` and `vscrapy workers` list them"
+                hint = f"did you mean {near[0]}?" if near else there
                 raise ConfigError(f"there is no worker {worker}; {hint}")
             pipe = client.pipeline(transaction=True)
             data = msgspec.msgpack.encode(parsed)
@@ -219,7 +220,16 @@ class Control:
             pipe.execute()
 
     def worker_settings(self, worker: WorkerName) -> dict[str, int]:
-        """What a user has changed of a worker; read by that worker with its beat."""
+        """What a user has changed of a worker."""
+        return self.workers_settings([worker]).get(worker, {})
+
+    def workers_settings(self, workers: Sequence[WorkerName]) -> dict[WorkerName, dict[str, int]]:
+        """What users have changed of these workers; read by their process, for all at once."""
+        keys = [global_key(f"worker-set:{worker}") for worker in workers]
         with self._store.errors_wrapped():
-            data = self._store.client.get(global_key(f"worker-set:{worker}"))
-        return {} if data is None else msgspec.msgpack.decode(data, type=dict[str, int])
+            found = self._store.client.mget(keys)
+        return {
+            worker: msgspec.msgpack.decode(data, type=dict[str, int])
+            for worker, data in zip(workers, found, strict=True)
+            if data is not None
+        }

@@ -107,6 +107,9 @@ class CrawlView(msgspec.Struct, frozen=True):
         """Whether the crawl is in a final state."""
         return self.state in FINAL_STATES
 
+    def __repr__(self) -> str:
+        return f"<CrawlView {self.crawl_id} {self.spec.spider} {self.state}>"
+
 
 def new_crawl_id() -> CrawlId:
     """An id that no other crawl has."""

@@ -126,7 +126,7 @@ class Files:
     def arrived(self) -> tuple[list[Arrival], frozenset[MemberToken]]:
         """Files that are whole, and children whose files are still coming."""
         with self._store.errors_wrapped():
-            fields = [raw.decode() for raw in self._store.client.hkeys(self._key)]
+            fields = [raw.decode(errors="replace") for raw in self._store.client.hkeys(self._key)]
         coming = frozenset(
             MemberToken(field.removeprefix(_COMING))
             for field in fields
@@ -136,7 +136,7 @@ class Files:
         for field in fields:
             name, _, number = field.removeprefix(_HERE).rpartition(":")
             token, _, path = name.partition(_BETWEEN)
-            if field.startswith(_HERE) and token not in coming:
+            if field.startswith(_HERE) and number.isdecimal() and token not in coming:
                 pieces[token, path][int(number)] = field
         return [
             Arrival(MemberToken(token), path, tuple(numbered[n] for n in sorted(numbered)))

@@ -45,6 +45,7 @@ class Report(enum.StrEnum):
     PHASE = "phase"  # text: a word of `Phase`; number: the process id
     FATAL = "fatal"  # text: why the crawl cannot run here at all; the child exits
     LIMITS = "limits"  # the spider's settings are known: level, hang_s, close_s
+    MASK = "mask"  # text: a value that no line may show; one frame each
     STACK = "stack"  # text: where the main thread is, innermost call last
 
 

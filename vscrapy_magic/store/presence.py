@@ -16,10 +16,11 @@ from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.keys import CrawlId, SessionId, WorkerName, global_key
 from vscrapy_magic.store.messages import SessionRecord, WorkerRecord, decode, encode
 from vscrapy_magic.store.scripts import load_script
+from vscrapy_magic.store.shared import Defaults
 
 WORKER_TTL_MS: Final = 10_000  # a worker that was not heard of for so long is gone
 # Settings of senders: a session that was not heard of for so long loses its crawls.
-SESSION_TTL_MS: Final = config.setting_ms("VSCRAPY_SESSION_TTL_S", 10_000)
+SESSION_TTL_MS: Final = Defaults().session_ttl_ms
 # Setting of workers and senders: time that every session gets after all stood still.
 SESSION_GRACE_MS: Final = config.setting_ms("VSCRAPY_SESSION_GRACE_S", 10_000)
 BEAT_MS: Final = 2000  # of idle workers and sessions: two of them fit well into a TTL

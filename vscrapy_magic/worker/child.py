@@ -146,6 +146,8 @@ class Child:
         elif report.report is Report.LIMITS:
             self._hang_kill_s, self._close_s = report.hang_s, report.close_s
             self.output.set_level(report.level)
+        elif report.report is Report.MASK:
+            self.output.mask(report.text)
         elif report.report is Report.STACK:
             self._tell_stack(report)
         else:

@@ -6,13 +6,17 @@ listened to and stopped in time. There is at most one look and one sending of li
 
 import logging
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import msgspec
+
 from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreError
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import FINAL_STATES, STOPPED_BY_USER, Crawls, CrawlView, Mover
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
@@ -20,6 +24,7 @@ from vscrapy_magic.store.logs import LINES_PER_BATCH, Logs
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.presence import Presence
 from vscrapy_magic.worker.output import Output
+from vscrapy_magic.worker.parcel import Parcel
 from vscrapy_magic.worker.placing import Placing
 from vscrapy_magic.worker.plan import Burial, Plan, Roster
 
@@ -27,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 BATCHES_AT_ONCE: Final = 10  # stream entries in one round trip
 BURIAL_KEPT_S: Final = 60.0  # for a store that is away: later the leases have gone back anyway
+SETTINGS_S: Final = 10.0  # between two looks for settings of our workers, when nobody wakes us
 _END_S: Final = 6.0  # longer than one answer of the store may take
 
 
@@ -55,6 +61,7 @@ class Desk:
         self._plans: queue.SimpleQueue[Plan] = queue.SimpleQueue()
         self._burials: list[Burial] = []
         self._parcels: list[Parcel] = []
+        self._is_carrying = False
         self._control = Control(store)
         self._settings_at = 0.0
         self._away_since: float | None = None
@@ -235,9 +242,9 @@ class Desk:
         parcel = None
         if burial.folder is not None:
             parcel = Parcel(self._store, burial, burial.folder)
-            if not parcel.is_empty:
-                parcel.announce()
         try:
+            if parcel is not None and not parcel.is_empty:
+                parcel.announce()
             buried = Frontier(self._store, crawl_id).reclaim(token, suspects=burial.suspects)
         except CrawlNotFoundError:
             self._logs.forget(crawl_id)
@@ -259,14 +266,30 @@ class Desk:
             self._carry()
 
     def _carry(self) -> None:
-        """Send one piece of a file; the next one when whatever else waits has been done."""
-        if not self._parcels:
-            return
+        """Let the next piece of the files that wait be sent; other jobs come between two."""
+        if self._parcels and not self._is_carrying:
+            self._is_carrying = True
+            self._jobs.put(self._carry_one)
+
+    def _carry_one(self) -> None:
+        self._is_carrying = False  # a store that is away is tried again with the next look
         parcel = self._parcels[0]
         try:
             is_done = parcel.step()
+        except CrawlNotFoundError:
+            is_done = True
         except StoreError:
-            ...
+            if time.monotonic() - parcel.burial.died < BURIAL_KEPT_S:
+                raise
+            is_done = True
+        if is_done:
+            parcel.drop()
+            del self._parcels[0]
+            self.burying -= 1
+        self._carry()
+        if is_done:
+            self._send(parcel.burial.output)
+
 
 def _is_stopping(view: CrawlView) -> bool:
     """Whether a user waits for the end; one that limits of the spider brought may take its time."""

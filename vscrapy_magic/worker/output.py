@@ -22,6 +22,8 @@ SPOOL_LINES: Final = 20_000  # waiting lines of one child; beyond it the oldest 
 SPOOL_ERRORS: Final = 2_000
 GROUPS_MAX: Final = 500  # groups of errors beyond the bound; later ones share one
 LINE_CHARS: Final = 20_000  # of one plain line
+MASK: Final = "***"
+MASKED_CHARS_MIN: Final = 4  # shorter values are part of too much else
 _OTHER: Final = ("", "other places")
 _SOURCE: Final = "worker"
 
@@ -48,6 +50,7 @@ class Output:
         self._groups: dict[tuple[str, str], _Group] = {}
         self._dropped = 0
         self._partial: dict[str, bytes] = {}
+        self._masked: tuple[str, ...] = ()
 
     def record(self, report: FromChild) -> None:
         """A log record of the child."""
@@ -73,6 +76,23 @@ class Output:
     def set_level(self, level: int) -> None:
         """The spider's settings say which lines it wants to see."""
         self._level = level
+
+    def mask(self, value: str) -> None:
+        """Show a value as `***` in all lines that are still to be sent; not a short one."""
+        found = {line.strip() for line in value.splitlines()}
+        secrets = {line for line in found if len(line) >= MASKED_CHARS_MIN}
+        # One may be part of another.
+        self._masked = tuple(sorted({*self._masked, *secrets}, key=len, reverse=True))
+
+    def hide(self, text: str) -> str:
+        """The text with what is masked as `***`."""
+        for secret in self._masked:
+            text = text.replace(secret, MASK)
+        return text
+
+    def _without_secrets(self, line: LogLine) -> LogLine:
+        text = self.hide(line.text)
+        return line if text == line.text else msgspec.structs.replace(line, text=text)
 
     def _add(self, time_ms: int, level: int, logger: str, text: str, source: str) -> None:
         line = LogLine(time_ms, level, logger, text, self._worker, source)
@@ -127,7 +147,7 @@ class Output:
             self._errors.clear()
             self._groups.clear()
             self._dropped = 0
-        return lines
+        return list(map(self._without_secrets, lines)) if self._masked else lines
 
     def keep(self, taken: list[LogLine]) -> None:
         """Take back lines that the store did not take; they go before those that came since."""

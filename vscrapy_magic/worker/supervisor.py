@@ -343,7 +343,7 @@ class Supervisor:
         logger.info("Crawl %s: the child %s", child.crawl_id, how or "has ended")
         fatal = ""
         if child.process.code() == ExitCode.FATAL and child.fatal:
-            fatal = child.fatal.strip().splitlines()[-1]
+            fatal = child.output.hide(child.fatal.strip().splitlines()[-1])
         tenant = Tenant(place[0], child.crawl_id, child.token)
         self._desk.bury(Burial(tenant, child.output, now, fatal, tuple(suspects), child.folder))
         for fd in child.pipes.keys() - child.ended_pipes:
