@@ -170,7 +170,9 @@ def test_a_large_file_comes_whole_and_what_is_too_large_is_told(
 def test_files_of_a_child_that_was_killed_come_too(session: Session, crew: Workers) -> None:
     crawl = session.crawl(Writer, args={"count": 3}, keep_open=True)
     wait_until(lambda: len(crawl.items) == 3, 30, "items")
-    (started,) = crawl.logs(pattern=r"a child starts \(process")
+    starts = r"a child starts \(process"
+    wait_until(lambda: crawl.logs(pattern=starts), 10, "the line of the worker")
+    (started,) = crawl.logs(pattern=starts)
     os.kill(int(started.text.rpartition(" ")[2].rstrip(")")), signal.SIGKILL)
     wait_until(lambda: len(crawl.logs(pattern="a child starts")) == 2, 20, "another child")
     crawl.stop()

@@ -84,6 +84,7 @@ class Follower:
         self._crawls = Crawls(store)
         self._outputs = Outputs(store, view.crawl_id)
         self._logs = Logs(store)
+        self._unacked: Output | None = None
         self._log_after = "0-0"
         self._presence = Presence(store)
         self._looked = 0.0
@@ -167,11 +168,14 @@ class Follower:
         if not self._collect:
             return False
         outputs = self._outputs.read(self._after)
-        if not outputs:
-            return False
-        self._deliver(self._spool.keep(outputs))
-        self._outputs.ack(outputs[-1])
-        return True
+        if outputs:
+            kept = self._spool.keep(outputs)
+            self._unacked = outputs[-1]  # until the server has heard of it, though it goes away
+            self._deliver(kept)
+        if self._unacked is not None:
+            self._outputs.ack(self._unacked)
+            self._unacked = None
+        return bool(outputs)
 
     def _take_lines(self) -> bool:
         lines, self._log_after = self._logs.read(self._view.crawl_id, self._log_after)
