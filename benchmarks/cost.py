@@ -1,18 +1,22 @@
 """CPU per page and calls per page, against plain Scrapy: `python -m benchmarks.cost`.
 
-One worker, and two, against one Scrapy. What a page costs is the difference between a large crawl
-and a small one, so that starting processes is not counted. The CPU of all our processes (sender,
-worker, zygote, children) and of the server counts, that of the site does not. Rounds alternate;
-medians and ratios are printed.
+One worker against one Scrapy, and two against two that run at once. What a page costs is the
+difference between a large crawl and a small one, so that starting processes is not counted. The CPU
+of all our processes (sender, worker, zygote, children) and of the server counts, that of the site
+does not. `wide` has a full queue all the time; `books` finds its pages one after the other, so its
+queue is nearly empty, which is the worst case. Rounds alternate; medians and ratios are printed.
 """
 
+import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import (
     Cluster,
+    children_cpu_s,
     cluster,
     cpu_of,
     median,
@@ -24,7 +28,11 @@ from benchmarks.measure import (
 )
 from vscrapy_magic.demo.site import DemoSite
 
-SPIDER = Path(__file__).parent.parent / "tests" / "spiders" / "books.py"
+TESTS = Path(__file__).parent.parent / "tests" / "spiders"
+SPIDERS = {
+    "wide": Path(__file__).parent / "spiders" / "wide.py",
+    "books": TESTS / "books.py",
+}
 PAGES = 3000
 FEW = 100
 LEVELS = ("INFO", "DEBUG")
@@ -51,26 +59,67 @@ class Cost:
         )
 
 
-def plain(site: DemoSite, folder: Path, level: str) -> Cost:
-    site.reset()
-    ran = run(scrapy("runspider", str(SPIDER), "-a", f"site={site.url}", "-L", level), folder)
-    return Cost(site.stats()["requests"], ran.wall_s, ran.cpu_s)
+@dataclass(frozen=True)
+class Job:
+    """One spider on sites of two sizes."""
+
+    spider: str
+    level: str
+    sites: dict[int, DemoSite]
+    folder: Path
+
+    def words(self, pages: int) -> list[str]:
+        path, site = str(SPIDERS[self.spider]), self.sites[pages]
+        return [path, "-a", f"site={site.url}", "-a", f"pages={pages}", "-L", self.level]
+
+    def plain(self, pages: int, processes: int) -> Cost:
+        """Independent Scrapys at once, each with all pages."""
+        self.sites[pages].reset()
+        begun, cpu = time.perf_counter(), children_cpu_s()
+        running = [
+            subprocess.Popen(
+                scrapy("runspider", *self.words(pages)),
+                cwd=self.folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(processes)
+        ]
+        for process in running:
+            process.wait()
+        wall_s = time.perf_counter() - begun
+        return Cost(self.sites[pages].stats()["requests"], wall_s, children_cpu_s() - cpu)
+
+    def ours(self, pages: int, crew: Cluster, workers: int) -> Cost:
+        self.sites[pages].reset()
+        cpu, server, calls = cpu_of(crew.pids), crew.server_cpu_s(), crew.round_trips()
+        where = ("--redis", crew.server.url, "--workers", str(workers))
+        ran = run(vscrapy("runspider", *self.words(pages), *where), self.folder)
+        server_s = crew.server_cpu_s() - server
+        cpu_s = ran.cpu_s + cpu_of(crew.pids) - cpu + server_s
+        count = self.sites[pages].stats()["requests"]
+        return Cost(count, ran.wall_s, cpu_s, server_s, crew.round_trips() - calls)
 
 
-def ours(site: DemoSite, folder: Path, level: str, crew: Cluster, workers: int) -> Cost:
-    site.reset()
-    cpu, server, calls = cpu_of(crew.pids), crew.server_cpu_s(), crew.round_trips()
-    ran = run(
-        vscrapy(
-            *("runspider", str(SPIDER), "-a", f"site={site.url}", "-L", level),
-            *("--redis", crew.server.url, "--workers", str(workers)),
-        ),
-        folder,
-    )
-    server_s = crew.server_cpu_s() - server
-    cpu_s = ran.cpu_s + cpu_of(crew.pids) - cpu + server_s
-    pages = site.stats()["requests"]
-    return Cost(pages, ran.wall_s, cpu_s, server_s, crew.round_trips() - calls)
+def compared(job: Job, crew: Cluster, rounds: int) -> list[list[str]]:
+    """Rows for one and two workers, each against as many Scrapys."""
+    found: dict[tuple[str, int], list[tuple[float, ...]]] = {}
+    for _ in range(rounds):
+        for count in (1, 2):
+            local = [job.plain(pages, count) for pages in (PAGES, FEW)]
+            found.setdefault(("scrapy", count), []).append(local[0].beyond(local[1]))
+            costs = [job.ours(pages, crew, count) for pages in (PAGES, FEW)]
+            found.setdefault(("workers", count), []).append(costs[0].beyond(costs[1]))
+    rows = []
+    for (what, count), each in found.items():
+        cpu, server, calls, pages_s = (median(column) for column in zip(*each, strict=True))
+        base = found["scrapy", count]
+        ratio = median([row[0] / one[0] for row, one in zip(each, base, strict=True)])
+        speed = median([row[3] / one[3] for row, one in zip(each, base, strict=True)])
+        figures = [f"{cpu:.2f}", f"{ratio:.2f}", f"{pages_s:.0f}", f"{speed:.2f}"]
+        label = [job.spider, job.level, f"{what}: {count}"]
+        rows.append([*label, *figures, f"{server:.3f}", f"{calls:.3f}"])
+    return rows
 
 
 def main() -> int:
@@ -82,24 +131,13 @@ def main() -> int:
         DemoSite(pages=FEW) as small,
         cluster(2) as crew,
     ):
-        folder = Path(name)
-        for level in LEVELS:
-            found: dict[str, list[tuple[float, ...]]] = {}
-            for _ in range(rounds):
-                local = plain(large, folder, level).beyond(plain(small, folder, level))
-                found.setdefault("scrapy", []).append(local)
-                for workers in (1, 2):
-                    costs = [ours(site, folder, level, crew, workers) for site in (large, small)]
-                    found.setdefault(f"workers: {workers}", []).append(costs[0].beyond(costs[1]))
-            base = [row[0] for row in found["scrapy"]]
-            for label, each in found.items():
-                cpu, server, calls, pages_s = (median(column) for column in zip(*each, strict=True))
-                ratio = median([row[0] / one for row, one in zip(each, base, strict=True)])
-                figures = (f"{cpu:.2f}", f"{ratio:.2f}", f"{pages_s:.0f}")
-                rows.append([level, label, *figures, f"{server:.3f}", f"{calls:.3f}"])
-    head = ["level", "what", "CPU ms/page", "ratio", "pages/s", "server ms/page", "calls/page"]
-    print(f"{PAGES} book pages less {FEW}, {rounds} rounds, medians")
-    print(table(head, rows))
+        for spider in SPIDERS:
+            for level in LEVELS:
+                job = Job(spider, level, {PAGES: large, FEW: small}, Path(name))
+                rows += compared(job, crew, rounds)
+    head = ["spider", "level", "what", "CPU ms/page", "ratio", "pages/s", "ratio"]
+    print(f"{PAGES} pages less {FEW}, {rounds} rounds, medians")
+    print(table([*head, "server ms/page", "calls/page"], rows))
     return 0
 
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from benchmarks.measure import (
     SPIDERS,
@@ -94,7 +94,7 @@ def idle_crawl() -> Iterator[Cluster]:
         crawl.wait()
 
 
-CASES = {
+CASES: dict[str, tuple[Callable[[], AbstractContextManager[Cluster]], str]] = {
     "worker process, -n 1": (lambda: idle_workers(1), "<= 1"),
     "worker process, -n 4": (lambda: idle_workers(4), ""),
     "session with its beacon": (idle_session, "<= 1"),

@@ -112,6 +112,12 @@ def run(command: Sequence[str], folder: Path, environment: dict[str, str] | None
     return Ran(wall_s, cpu_s, ended.stderr)
 
 
+def children_cpu_s() -> float:
+    """CPU seconds of all ended processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def cpu_of(pids: Sequence[int]) -> float:
     """CPU seconds of processes that run, their living children, and those that have ended."""
     seconds, counted = 0.0, set()

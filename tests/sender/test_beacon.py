@@ -194,9 +194,11 @@ def test_an_interrupt_of_the_kernels_group_does_not_reach_the_beacon(
 ) -> None:
     ours(store)
     interrupted = kernel("\ntry:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    input()")
+    begun = now_ms(store)
+    wait_until(lambda: has_beaten(store, begun), 15)  # by then the kernel is in its `try`
     os.killpg(interrupted.process.pid, signal.SIGINT)
     begun = now_ms(store)
-    wait_until(lambda: has_beaten(store, begun), 5)
+    wait_until(lambda: has_beaten(store, begun), 15)
     assert is_running(interrupted.beacon)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 PAGES_PER_STEP: Final = 60  # aimed at; more saves round trips and makes others wait longer
 INTERVAL_MIN_S: Final = 0.05
 INTERVAL_MAX_S: Final = 0.3
-SPACING_S: Final = 0.01  # between two steps of a child that has something to do already
+SPACING_S: Final = 0.02  # between two steps of a child that has something to do already
 WANT_MAX: Final = 500
 UNLIMITED: Final = 64  # requests at once where CONCURRENT_REQUESTS = 0 sets no limit
 SOON_S: Final = 0.2  # a lease that would start later is given back to a child that has nothing

@@ -171,7 +171,7 @@ class Stepper:
         if self._woken or self.returned:
             return now
         if not busy and outputs:
-            return now
+            return max(now, spaced)
         due = self._look_at if self._look_at else now + SLOW_TICK_S
         if outputs:
             due = min(due, self._sent_at + self.pace.interval_s)

@@ -31,6 +31,10 @@ from vscrapy_magic.store.presence import Liveness, Presence
 logger = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.25  # between two looks at a crawl that brings nothing
+LOOK_MAX_S: Final = 1.0  # the same, when nothing has changed for a while
+UNCHANGED_S: Final = 5.0  # that while
+GATHER_MIN_S: Final = 0.01  # after something came, before more is asked for; doubles while it does
+GATHER_MAX_S: Final = 0.1  # so that a fast crawl costs ten rounds a second, and a first item none
 LOOK_BUSY_S: Final = 0.1  # between two looks at one that brings much
 RETRY_S: Final = 1.0  # before a server that is away, or a full disk, is tried again
 ALONE_S: Final = 1.5  # without a worker: then it is said that there is none
@@ -88,6 +92,8 @@ class Follower:
         self._log_after = "0-0"
         self._presence = Presence(store)
         self._looked = 0.0
+        self._changed = time.monotonic()
+        self._gather_s = GATHER_MIN_S
         self._alone_since = 0.0
         self._quiet_since = 0.0
         self._over_since = 0.0
@@ -138,7 +144,11 @@ class Follower:
                 self._looked = now
                 self._pulse()
                 self._look()
-            if not came:
+            if came:
+                self._stop.wait(self._gather_s)
+                self._gather_s = min(GATHER_MAX_S, 2 * self._gather_s)
+            else:
+                self._gather_s = GATHER_MIN_S
                 with self._store.errors_wrapped():
                     bell.wait(self._after, self._log_after, self._wait_s())
             self._tell_problem("")
@@ -158,7 +168,9 @@ class Follower:
             self._stop.wait(RETRY_S)
 
     def _wait_s(self) -> float:
-        return LOOK_BUSY_S if self._view.state in FINAL_STATES else LOOK_S
+        if self._view.state in FINAL_STATES:
+            return LOOK_BUSY_S
+        return LOOK_S if time.monotonic() - self._changed < UNCHANGED_S else LOOK_MAX_S
 
     @property
     def _after(self) -> Witness | None:
@@ -200,6 +212,7 @@ class Follower:
         if self._view.state in FINAL_STATES and before.state not in FINAL_STATES:
             self._quiet_since = time.monotonic()
         if self._view != before:
+            self._changed = time.monotonic()
             self._listener.view(self._view)
         self._see_workers()
 

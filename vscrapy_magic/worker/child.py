@@ -192,6 +192,10 @@ class Child:
         if now - self._pinged_at >= (PING_S if self.stopping_since is None else STOP_PING_S):
             self._ping(now)
         silence_s = now - self._unanswered[0][1] if self._unanswered else 0.0
+        if self.stopping_since is None and silence_s >= PING_S and is_stopped(self.process.pid):
+            # Nobody hangs who is stopped; once it goes on, it has all of its time again.
+            self._unanswered.clear()
+            silence_s = 0.0
         if self.phase is Phase.CLOSED:
             self._press_closed(now)
         elif self.stopping_since is not None:
@@ -230,8 +234,8 @@ class Child:
             self.process.signal(signal.SIGTERM)
 
     def _press_silent(self, now: float, silence_s: float) -> None:
-        """One that is silent for long is shown, and at last killed; a stopped one waits."""
-        if self.phase is Phase.DEBUGGING or is_stopped(self.process.pid):
+        """One that is silent for long is shown, and at last killed."""
+        if self.phase is Phase.DEBUGGING:
             self._unanswered.clear()
         elif self._hang_kill_s and silence_s >= self._hang_kill_s:
             self.verdict = f"it did not answer for {self._hang_kill_s:.0f} s"
