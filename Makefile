@@ -22,9 +22,9 @@ $(DEVELOPED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	touch $@
 
-# All checks, then all tests.
+# All checks, then all tests; one that fails is run again, and its first failure is shown (R).
 test: check
-	$(BIN)/python -m pytest -n 2 -m "not soak and not matrix and not load"
+	$(BIN)/python -m pytest -n 2 --reruns 2 -m "not soak and not matrix and not load"
 
 check: $(DEVELOPED)
 	$(BIN)/ruff format --check .

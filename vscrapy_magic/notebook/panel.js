@@ -20,7 +20,8 @@ const LEVEL_CLASSES = { D: "debug", I: "info", W: "warning", E: "error", C: "err
 const STATES = new Set(["queued", "starting", "running", "waiting", "stopping", "closing"]);
 const ENDS = new Set(["finished", "stopped", "failed", "cancelled", "lost", "store_rolled_back"]);
 const GOOD_ENDS = new Set(["finished", "stopped"]);
-const SCROLL_KEYS = new Set(["ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home", "End"]);
+const UP_KEYS = new Set(["ArrowUp", "PageUp", "Home"]);
+const SCROLL_KEYS = new Set([...UP_KEYS, "ArrowDown", "PageDown", "End"]);
 
 // ---- what is kept: one store for each panel, shared by all its views ---------------------------
 
@@ -167,7 +168,18 @@ class Pane {
     this.el.append(this.head, this.body);
     this.head.addEventListener("click", () => this.toggle());
     this.body.addEventListener("scroll", () => this.scrolled());
-    this.body.addEventListener("keydown", (event) => SCROLL_KEYS.has(event.key) && event.stopPropagation());
+    this.body.addEventListener("wheel", (event) => event.deltaY < 0 && this.leaveTail(), { passive: true });
+    this.body.addEventListener("keydown", (event) => {
+      if (SCROLL_KEYS.has(event.key)) event.stopPropagation();
+      if (UP_KEYS.has(event.key)) this.leaveTail();
+    });
+  }
+
+  // At once: a line that comes before the scrolling is done must not pull the reader back.
+  leaveTail() {
+    if (this.body.scrollHeight <= this.body.clientHeight) return;
+    this.follow = false;
+    this.view.schedule(false);
   }
 
   toggle() {
