@@ -3,16 +3,18 @@
 Runs in the kernel's main thread, which it blocks; lines and states come in the crawl's own thread.
 """
 
+import signal
 import threading
 import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 from vscrapy_magic.errors import StoreError
-from vscrapy_magic.notebook.interrupts import CrawlFailedError, CrawlInterruptedError, Interrupts
+from vscrapy_magic.notebook.interrupts import CrawlFailedError, CrawlInterruptedError
 from vscrapy_magic.sender.crawl import Crawl, describe
 from vscrapy_magic.sender.feeds import ClassFeeds
 from vscrapy_magic.sender.follow import Listener
+from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.sender.session import Session
@@ -75,7 +77,7 @@ class Running:
         """
         crawl, screen = self.crawl, self.screen
         asked, since = 0, 0.0
-        with Interrupts() as interrupts:
+        with Interrupts(signal.SIGINT) as interrupts:
             while not self._written.wait(TICK_S):
                 screen.drain()
                 if interrupts.count > asked:

@@ -8,7 +8,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -208,10 +208,6 @@ class Crawl:
             StateError: the crawl is over, or about to end.
         """
         Control(self._need_store()).set(self.id, settings)
-
-    def outputs(self) -> Iterator[Output]:
-        """What was committed, as it was sent; for writers of feeds."""
-        return self._spool.outputs()
 
     def to_pandas(self) -> Any:
         """The items as a data frame.

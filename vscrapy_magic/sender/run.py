@@ -7,14 +7,13 @@ interrupt stops the crawl, the second kills it, the third leaves at once.
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
-from typing import Final, Self, TextIO
+from typing import Final, TextIO
 
 from vscrapy_magic.errors import ConfigError, StoreError
 from vscrapy_magic.sender.crawl import Crawl, describe
 from vscrapy_magic.sender.feeds import FeedWriter
+from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.sender.session import Session
@@ -116,7 +115,7 @@ class _Run:
         feeds = self._order.feeds
         writer = FeedWriter(feeds, feed_log) if feeds is not None else None
         try:
-            with Interrupts() as interrupts:
+            with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
                 deliver = writer.deliver if writer is not None else lambda _: None
                 crawl = self._session.place(self._order, deliver=deliver)
                 self._terminal.note(f"crawl {crawl.id} {crawl.spider} on {_where(self._session)}")
@@ -130,7 +129,7 @@ class _Run:
             return EXIT_INTERRUPTED
         return self._ended(crawl, interrupts, are_written=are_written)
 
-    def _wait(self, crawl: Crawl, interrupts: "Interrupts") -> bool:
+    def _wait(self, crawl: Crawl, interrupts: Interrupts) -> bool:
         """Wait for the end; False when the user does not want to wait any more."""
         told = 0
         while not crawl.is_over:
@@ -153,7 +152,7 @@ class _Run:
         except StoreError as exc:
             self._terminal.say(f"{exc}; once more leaves")
 
-    def _ended(self, crawl: Crawl, interrupts: "Interrupts", *, are_written: bool) -> int:
+    def _ended(self, crawl: Crawl, interrupts: Interrupts, *, are_written: bool) -> int:
         view, order = crawl.view, self._order
         if order.flag("STATS_DUMP", default=True) and order.log_level <= _INFO:
             self._terminal.dump_stats(crawl.stats, view.ended_ms)
@@ -174,27 +173,3 @@ class _Run:
         if interrupts.count:
             return EXIT_INTERRUPTED
         return EXIT_FINISHED if is_well else EXIT_FAILED
-
-
-class Interrupts:
-    """Counts SIGINT and SIGTERM instead of raising, for as long as it is entered."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._main = threading.current_thread() is threading.main_thread()
-
-    def __enter__(self) -> Self:
-        if self._main:
-            self._old = {
-                number: signal.signal(number, self._interrupted)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
-        return self
-
-    def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
-        self.count += 1
-
-    def __exit__(self, *_: object) -> None:
-        if self._main:
-            for number, old in self._old.items():
-                signal.signal(number, old)

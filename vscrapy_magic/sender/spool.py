@@ -154,10 +154,6 @@ class Spool:
         """One entry, from 0."""
         return msgspec.msgpack.decode(self._frames[number], type=Output)
 
-    def outputs(self) -> Iterator[Output]:
-        """All entries so far."""
-        return (self.output(number) for number in range(self._noted))
-
     def keep(self, outputs: Sequence[Output]) -> list[Output]:
         """Append what the server sent; it is on disk when this returns.
 

@@ -50,10 +50,6 @@ class CapturedResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     def body(self) -> bytes:
         return zlib.decompress(self.packed) if self.packed else b""
 
-    @property
-    def is_cut(self) -> bool:
-        return self.body_bytes > BODY_BYTES_MAX
-
 
 class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One failure.
