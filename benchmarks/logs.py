@@ -23,8 +23,8 @@ from benchmarks.measure import (
 )
 from vscrapy_magic.demo.site import DemoSite
 from vscrapy_magic.sender.session import Session
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.logs import LogLine
+from vscrapy_magic.store.views import CrawlView
 
 SPIDER = SPIDERS / "ticking.py"
 WORKERS = 4

@@ -150,6 +150,7 @@ class Cluster:
     def round_trips(self) -> int:
         """Calls from outside so far: scripts and blocking reads, which are nearly all of them.
 
+        A sender's look at its crawl is one pipeline, and counts by the acknowledgement in it.
         `total_commands_processed` would count what scripts call, too.
         """
         stats = self.store.client.info("commandstats")

@@ -80,6 +80,11 @@ class OwnServer:
     def url(self) -> str:
         return f"redis://{LOOPBACK}:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> Self:
         self._socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(

@@ -1,8 +1,8 @@
 """Owns the named fail-points: places where a test kills the process that passes them.
 
-Runs in every process. `VSCRAPY_FAIL` holds `name` or `name:n` (the n-th time, from 1); the process
-that passes that place ends by SIGKILL, so nothing of Python's own clean-up runs. Where it is unset,
-a fail-point costs one comparison.
+Runs in every process. `VSCRAPY_FAIL` holds `name` or `name:n` (the n-th time, from 1), or several
+with commas between; the process that passes one of these places ends by SIGKILL, so nothing of
+Python's own clean-up runs. Where it is unset, a fail-point costs one comparison.
 """
 
 import itertools
@@ -12,11 +12,18 @@ from typing import Final
 
 FAIL_VARIABLE: Final = "VSCRAPY_FAIL"
 
-_wanted, _, _nth = os.environ.get(FAIL_VARIABLE, "").partition(":")
-_passed = itertools.count(1)
+
+def _parsed(text: str) -> dict[str, int]:
+    """Which pass kills, by the name of the place."""
+    wanted = (part.partition(":") for part in text.split(",") if part)
+    return {name: int(nth or 1) for name, _, nth in wanted}
+
+
+_wanted = _parsed(os.environ.get(FAIL_VARIABLE, ""))
+_passed = {name: itertools.count(1) for name in _wanted}
 
 
 def fail_point(name: str) -> None:
     """Kill this process here when the environment asks for it; otherwise do nothing."""
-    if _wanted and name == _wanted and next(_passed) == int(_nth or 1):
+    if _wanted and name in _wanted and next(_passed[name]) == _wanted[name]:
         os.kill(os.getpid(), signal.SIGKILL)

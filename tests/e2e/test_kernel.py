@@ -17,10 +17,11 @@ from tests.kernels import Kernel, kernel
 from tests.waiting import wait_until
 from vscrapy_magic.demo.site import DemoSite
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, CrawlView
+from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.presence import Presence
 from vscrapy_magic.store.server import EmbeddedServer
+from vscrapy_magic.store.views import CrawlView
 
 pytest.importorskip("jupyter_client")
 pytest.importorskip("ipykernel")

@@ -19,9 +19,10 @@ from tests.servers import OwnServer, needs_redis
 from tests.waiting import wait_until
 from tests.worker.crew import short_folder
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, CrawlView
+from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.presence import Presence
+from vscrapy_magic.store.views import CrawlView
 
 __all__ = ["network"]
 

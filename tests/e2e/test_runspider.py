@@ -152,9 +152,9 @@ def test_a_detached_crawl_outlives_its_sender_and_is_fetched_later(
     store.client.flushall()  # what was fetched is kept here
     again = terminal.run(tmp_path, "items", found[1], "-n", "3")
     assert again.stdout.splitlines() == fetched.stdout.splitlines()[-3:]
-    refused = terminal.run(tmp_path, *words, "--detach", "-o", "x.jsonl")
+    refused = terminal.run(tmp_path, *words, "--detach", "-o", "-:jsonlines")
     assert refused.returncode == 2
-    assert "a detached crawl has nobody here to write it" in refused.stderr
+    assert "a detached crawl has nobody here to print its items" in refused.stderr
 
 
 FAILING = """

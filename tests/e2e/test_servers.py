@@ -317,7 +317,7 @@ def test_a_sender_says_that_its_crawl_waits_because_the_server_is_full(
             refused = user.run(tmp_path, "runspider", "pages.py")
             assert refused.returncode == 2
             assert re.fullmatch(
-                r"vscrapy: .* takes no writes \(.*\): use the primary, or give it memory .*\n",
+                r"vscrapy: .* takes no writes \(.*\): give it more memory .*\n",
                 refused.stderr,
             )
             store.client.config_set("maxmemory", 0)

@@ -11,12 +11,12 @@ import msgspec
 from vscrapy_magic.notebook.panel import Panel
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.spool import Spool
-from vscrapy_magic.store.crawls import CrawlView, MemberView
 from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlSpec, CrawlState, Totals
 from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.views import CrawlView, MemberView
 
 CRAWL = CrawlId("1a2b3c4d")
 WORKERS = ("host-1", "host-2", "host-10", "other-1")

@@ -216,6 +216,14 @@ def test_more_workers_than_panes_share_one(panel: Panel) -> None:
     assert "(w66) a" in panel.kept()["other workers"].rows[-3].text
 
 
+def test_the_head_says_what_the_sender_sees_of_its_server_the_newest_last(panel: Panel) -> None:
+    away = line("the server at X does not answer", 30, "sender", source="sender")
+    back = line("the server answers again, after 7 s", 20, "sender", source="sender")
+    panel.lines([away, back, line("a page", 30), away])
+    panel.close()
+    assert panel.widget.head["notices"] == [back.text, away.text]
+
+
 def test_the_head_says_what_the_crawl_does(panel: Panel) -> None:
     panel.notice("1 of 4 workers: state on self, Cell In[3] line 12")
     panel.notice("1 of 4 workers: state on self, Cell In[3] line 12")

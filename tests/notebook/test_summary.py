@@ -20,8 +20,8 @@ from vscrapy_magic.notebook.summary import (
     summary_text,
 )
 from vscrapy_magic.sender.lines import format_line
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.failures import FailureGroup
+from vscrapy_magic.store.views import CrawlView
 
 FINISHED = view("finished")
 

@@ -18,7 +18,7 @@ import msgspec
 from tests.waiting import wait_until
 from vscrapy_magic.runtime.loader import encode_settings
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, CrawlView, new_crawl_id
+from vscrapy_magic.store.crawls import Crawls, new_crawl_id
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName
 from vscrapy_magic.store.messages import Bundle, ChildOrder, CrawlSpec, encode
@@ -33,6 +33,7 @@ from vscrapy_magic.store.pipes import (
     read_report,
 )
 from vscrapy_magic.store.values import Codec, read_stat
+from vscrapy_magic.store.views import CrawlView
 
 SPIDERS = Path(__file__).parent.parent / "spiders"
 RENEW_S = 0.3

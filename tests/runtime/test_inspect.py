@@ -6,7 +6,7 @@ import pytest
 
 from tests.sender.projects import write_project
 from vscrapy_magic.errors import ConfigError
-from vscrapy_magic.sender.project import inspect
+from vscrapy_magic.sender.inspecting import inspect
 from vscrapy_magic.store.inspection import Inspection, Source
 
 

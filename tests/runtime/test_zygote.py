@@ -36,16 +36,20 @@ ANSWER_S = 20
 class Zygote:
     """A zygote and our end of its socket."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, *words: str, **environment: str) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(ANSWER_S)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "vscrapy_magic.runtime.zygote", str(theirs.fileno())],
+                [
+                    *(sys.executable, "-m", "vscrapy_magic.runtime.zygote"),
+                    *(str(theirs.fileno()), *words),
+                ],
                 pass_fds=(theirs.fileno(),),
                 env={**os.environ, **environment},
             )
         self.fds: dict[str, int] = {}
+        self.first = self.answer()
 
     def fork(self, url: str, folder: Path) -> None:
         order = ChildOrder(
@@ -77,6 +81,7 @@ class Zygote:
 @pytest.fixture
 def zygote() -> Iterator[Zygote]:
     running = Zygote()
+    assert running.first.answer is Answer.READY
     yield running
     running.close()
 
@@ -132,17 +137,17 @@ def test_it_has_one_thread_and_no_reactor_and_refuses_otherwise(tmp_path: Path) 
     zygote = Zygote(PYTHONPATH=str(tmp_path))
     try:
         zygote.fork(f"unix://{tmp_path}/nothing.sock", tmp_path)
-        refused = zygote.answer()
-        assert (refused.answer, refused.number) == (Answer.REFUSED, 7)
-        assert "2 threads" in refused.text
+        for refused, number in ((zygote.first, 0), (zygote.answer(), 7)):
+            assert (refused.answer, refused.number) == (Answer.REFUSED, number)
+            assert "2 threads" in refused.text
     finally:
         zygote.close()
 
 
 def test_warming_up_installs_no_reactor_and_starts_no_thread() -> None:
     code = (
-        "from vscrapy_magic.runtime.zygote import unsafe, warm\n"
-        "import sys; warm(); print(unsafe()); print('scrapy.core.downloader.handlers.http11' in"
+        "from vscrapy_magic.runtime.zygote import prepare, unsafe\n"
+        "import sys; prepare(); print(unsafe()); print('scrapy.core.downloader.handlers.http11' in"
         " sys.modules)\n"
         "import twisted.internet.reactor; print(unsafe())"
     )
@@ -152,3 +157,19 @@ def test_warming_up_installs_no_reactor_and_starts_no_thread() -> None:
     assert said.stdout.splitlines()[:2] == ["", "True"]
     assert "has a reactor" in said.stdout
     assert said.stderr == ""
+
+
+def test_what_cannot_be_imported_is_told_with_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['scrapy'] = None\n")
+    zygote = Zygote(PYTHONPATH=str(tmp_path))
+    assert zygote.first.answer is Answer.FAILED
+    assert zygote.first.text.startswith("Traceback ")
+    assert zygote.first.text.splitlines()[-1].startswith("ModuleNotFoundError: import of scrapy")
+    zygote.socket.close()
+    assert zygote.process.wait(ANSWER_S) == 71
+
+
+def test_a_child_does_not_import_what_is_off_in_it(zygote: Zygote) -> None:
+    maps = Path(f"/proc/{zygote.process.pid}/maps").read_text()
+    assert "lxml" in maps
+    assert "aiohttp" not in maps

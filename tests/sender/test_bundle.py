@@ -4,14 +4,18 @@ import ast
 import hashlib
 import inspect
 import linecache
+import sys
 import traceback
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cells import Notebook, entry_of, loaded
+from vscrapy_magic.sender import cells
 from vscrapy_magic.sender.bundle import Cell, Shipped, ship_class, ship_file
+from vscrapy_magic.sender.bundle_names import binds
 from vscrapy_magic.store.messages import encode
 
 S = "import scrapy"
@@ -254,3 +258,36 @@ def test_a_cell_that_ipython_compiled_statement_by_statement_is_found(tmp_path: 
             one = ast.Module([statement], [])
             exec(compile(one, "/tmp/ipykernel_1/1.py", "exec", dont_inherit=True), nb.namespace)
     assert parsed(nb.ship("Q"), tmp_path) == "http://a/"
+
+
+def test_cells_are_parsed_once_however_often_a_class_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    parse = cells.parse
+
+    def counted(source: str, flags: int = 0) -> ast.Module | None:
+        asked.append(source)
+        return parse(source, flags)
+
+    monkeypatch.setattr(cells, "parse", counted)
+    nb = notebook(tmp_path, S, "read_once = 1", Q.format(value="read_once"))
+    first = nb.ship("Q")
+    assert "read_once = 1" in asked
+    asked.clear()
+    assert nb.ship("Q").digest == first.digest
+    assert asked == []
+    nb.run("read_once = 2")
+    assert parsed(nb.ship("Q"), tmp_path) == 2
+    assert set(asked) == {"read_once = 2"}
+
+
+def test_a_star_import_binds_what_its_module_has_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("stars")
+    monkeypatch.setitem(sys.modules, "stars", module)
+    (statement,) = ast.parse("if True:\n    from stars import *").body
+    assert binds(statement) == frozenset()
+    module.one = 1  # type: ignore[attr-defined]
+    assert binds(statement) == {"one"}

@@ -19,9 +19,9 @@ from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.follow import QUIET_S
 from vscrapy_magic.sender.session import Session, open_kept
 from vscrapy_magic.store import files as files_module
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.views import CrawlView
 
 
 class Ear:

@@ -11,8 +11,8 @@ from vscrapy_magic.sender import project as project_files
 from vscrapy_magic.sender.options import parse_words
 from vscrapy_magic.sender.order import Order, file_order, place, project_order
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.messages import CrawlSpec
+from vscrapy_magic.store.placement import Placement
 from vscrapy_magic.store.values import Codec
 
 
@@ -29,8 +29,7 @@ def ordered(*words: str) -> Order:
 
 
 def placed(store: Store, order: Order) -> CrawlSpec:
-    crawls = Crawls(store)
-    return crawls.view(place(order, crawls, None).crawl_id).spec
+    return place(order, Placement(store), None).spec
 
 
 def test_a_project_travels_whole_and_without_what_is_made(project: Path) -> None:

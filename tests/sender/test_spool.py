@@ -1,5 +1,6 @@
 """The spool of a crawl: what is kept is on disk, whole, once, and found again."""
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,6 +89,35 @@ def test_what_a_killed_process_left_unfinished_is_cut_off(tmp_path: Path, cut: i
         assert again.last == output(1).witness
         again.keep([output(2, ["b"]), output(3, ["c"])])
         assert list(Items(again)) == ["a", "b", "c"]
+
+
+def test_log_lines_after_one_that_a_killed_process_left_unfinished_are_read(tmp_path: Path) -> None:
+    def line(text: str) -> LogLine:
+        return LogLine(1, 20, "s", text, WorkerName("w1"))
+
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep_lines([line("whole")])
+        spool.keep_lines([line("torn")])
+    path = tmp_path / CRAWL / "logs"
+    os.truncate(path, path.stat().st_size - 3)
+    with Spool(tmp_path, CRAWL) as again:
+        again.keep_lines([line("after")])
+        assert [each.text for each in again.lines()] == ["whole", "after"]
+
+
+def test_a_disk_that_refuses_is_told_and_the_output_is_kept_when_it_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", refuse)
+            with pytest.raises(SpoolFullError, match=r"Disk quota exceeded.*items wait"):
+                spool.keep([output(1, ["a"])])
+        spool.keep([output(1, ["a"])])
+        assert list(Items(spool)) == ["a"]
 
 
 def test_a_second_process_reads_along_but_does_not_collect(tmp_path: Path) -> None:

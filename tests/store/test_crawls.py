@@ -5,10 +5,11 @@ import pytest
 from tests.store.driver import Child, order
 from vscrapy_magic.errors import CrawlNotFoundError, StateError
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import FINAL_STATES, MOVES, Crawls, Mover
+from vscrapy_magic.store.crawls import MOVES, Crawls, Mover
 from vscrapy_magic.store.keys import CrawlId, SessionId
 from vscrapy_magic.store.messages import Bundle, CrawlSpec, CrawlState
 from vscrapy_magic.store.presence import Presence
+from vscrapy_magic.store.views import FINAL_STATES
 
 
 def test_no_move_leads_out_of_a_final_state() -> None:

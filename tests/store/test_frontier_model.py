@@ -58,6 +58,8 @@ class FrontierModel(RuleBasedStateMachine):
         self.filtered = 0
         self.published: Counter[str] = Counter()
         self.delivered: Counter[bytes] = Counter()
+        self.suspects: set[str] = set()
+        self.buried = 0
         self.started = self.over = False
         self.names = 0
         for _ in range(self.workers):
@@ -84,12 +86,16 @@ class FrontierModel(RuleBasedStateMachine):
                 self.queued[lease.payload] -= 1
             elif lease.kind is LeaseKind.START:
                 assert not self.started
+                assert not any(x.origin in self.suspects for x in self.leases[child.token].values())
                 self.started = True
             else:
                 assert not +self.queued
                 assert not any(self.leases.values())
             assert lease.has_parts == (self.published[lease.origin] > 0)
-            self.leases[child.token][lease.lease_id] = lease
+            held = self.leases[child.token]
+            held[lease.lease_id] = lease
+            if self.suspects & {x.origin for x in held.values()}:
+                assert len([x for x in held.values() if x.kind is LeaseKind.REQUEST]) == 1
 
     def gives_back(self, lease: Lease) -> None:
         if lease.kind is LeaseKind.REQUEST:
@@ -154,6 +160,7 @@ class FrontierModel(RuleBasedStateMachine):
         else:
             assert reply.dropped == self.expect_dropped(numbers)
         for lease_id in ended:
+            self.suspects.discard(held[lease_id].origin)
             self.published.pop(held.pop(lease_id).origin, None)
         self.delivered.update(items)
         if repeat:
@@ -218,6 +225,30 @@ class FrontierModel(RuleBasedStateMachine):
         self.zombies.append((child, lost))
         self.join()
 
+    @precondition(lambda self: not self.over)
+    @rule(index=st.integers(0, 9), clear=st.booleans(), data=st.data())
+    def crash(self, *, index: int, clear: bool, data: Any) -> None:
+        """A child ends itself; what is buried counts as done, what may be guilty runs alone."""
+        child = self.child(index)
+        blamed = self.some(child, data)
+        lost = self.leases[child.token]
+        buried = self.frontier.reclaim(child.token, suspects=blamed, clear=clear)
+        if not clear:
+            self.suspects |= {lost[i].origin for i in blamed if lost[i].kind is LeaseKind.REQUEST}
+        self.children.remove(child)
+        del self.leases[child.token]
+        self.zombies.append((child, dict(lost)))
+        self.buried += len(buried)
+        assert set(buried) <= {lost[i].origin for i in blamed}
+        for lease in lost.values():
+            if lease.origin not in buried:
+                self.gives_back(lease)
+            self.published.pop(lease.origin, None) if lease.origin in buried else None
+        self.suspects -= set(buried)
+        if "idle" in buried and not +self.queued:
+            self.over = not any(self.leases.values())
+        self.join() if not self.over else None
+
     @precondition(lambda self: self.zombies)
     @rule(data=st.data())
     def zombie(self, data: Any) -> None:
@@ -255,6 +286,7 @@ class FrontierModel(RuleBasedStateMachine):
         assert totals.queued == self.queued.total()
         assert totals.leased == sum(len(held) for held in self.leases.values())
         assert totals.items == self.delivered.total()
+        assert totals.failures == self.buried
 
     def teardown(self) -> None:
         """Whatever happened: the children that are left finish the crawl, and it adds up."""

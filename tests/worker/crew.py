@@ -17,7 +17,7 @@ import psutil
 from tests.waiting import wait_until
 from vscrapy_magic.runtime.loader import encode_settings
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, CrawlView, new_crawl_id
+from vscrapy_magic.store.crawls import Crawls, new_crawl_id
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine, Logs
@@ -25,6 +25,7 @@ from vscrapy_magic.store.messages import Bundle, CrawlSpec, encode
 from vscrapy_magic.store.outputs import Outputs
 from vscrapy_magic.store.presence import Presence, WorkerView
 from vscrapy_magic.store.values import Codec
+from vscrapy_magic.store.views import CrawlView
 
 HEAD = """
 import asyncio, ctypes, os, signal, subprocess, sys, time

@@ -13,7 +13,7 @@ from vscrapy_magic.store.pipes import ExitCode, FromChild, Mark, Phase, Report, 
 from vscrapy_magic.worker.child import CLOSE_S, HANG_KILL_S, HUNG_S, Child
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.process import UNKNOWN_CODE, Pipes
-from vscrapy_magic.worker.zygote import Birth
+from vscrapy_magic.worker.source import Birth
 
 
 class Process:
@@ -175,7 +175,11 @@ def test_only_an_end_of_its_own_making_blames_the_lease_that_ran(
     if verdict:
         seen.child.condemn(verdict)
     seen.process.exit = code
-    assert seen.child.suspects() == []  # nothing ran
-    mark.cells[0] = 42
-    assert seen.child.suspects() == ([42] if blamed else [])
+    assert seen.child.suspects() == ()  # nothing ran
+    mark.cells[3], mark.cells[7] = 5, 6
+    assert seen.child.suspects() == ((5, 6) if blamed else ())  # these were begun
+    assert not seen.child.is_clear
+    mark.cells[0] = 5
+    assert seen.child.suspects() == ((5,) if blamed else ())
+    assert seen.child.is_clear
     mark.close()

@@ -14,6 +14,7 @@ from vscrapy_magic.errors import StoreError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.server import EmbeddedServer
+from vscrapy_magic.worker.output import SPOOL_LINES
 
 AWAY, BACK = "trying again each second", "answers again"
 
@@ -62,6 +63,46 @@ def test_workers_serve_a_server_that_came_back_empty(folder: Path) -> None:
         wait_until(
             lambda: not store.client.exists(f"vscrapy:{{{lost.crawl_id}}}:log"), 10, "no lines left"
         )
+
+
+TALKATIVE = """
+class S(scrapy.Spider):
+    name = "s"
+    async def start(self):
+        yield page(1)
+    def parse(self, response):
+        print("ready", flush=True)
+        while not os.path.exists(self.go):
+            time.sleep(0.01)
+        for n in range(int(self.count)):
+            print(f"line {n}")
+        os.rename(self.go, self.go + ".said")
+        while os.path.exists(self.go + ".said"):
+            time.sleep(0.01)
+"""
+
+
+def test_lines_of_a_server_that_is_away_wait_and_those_beyond_the_bound_are_counted(
+    folder: Path, tmp_path: Path
+) -> None:
+    own, go, said = EmbeddedServer(folder), tmp_path / "go", tmp_path / "go.said"
+    count = SPOOL_LINES + 5000
+    with own, Store.connect(own.url) as store, Workers(own.url, "--name", "w") as crew:
+        crawl = Ordered(store, TALKATIVE, args={"count": str(count), "go": str(go)})
+        crawl.wait_for_line("ready")
+        own.kill()
+        wait_until(lambda: counted(crew, AWAY), 10, "noticed")
+        go.touch()
+        wait_until(said.exists, 20, "all lines were written")
+        own.start()
+        said.unlink()
+        assert crawl.wait(60).state is CrawlState.FINISHED
+        numbers = [int(x.text[5:]) for x in crawl.lines() if x.text.startswith("line ")]
+        assert numbers == list(range(count - len(numbers), count)), "the oldest are left out"
+        (dropped,) = [x for x in crawl.lines() if x.dropped]
+        assert dropped.text == f"{dropped.dropped} lines were dropped here"
+        assert 0 <= dropped.dropped - (count - len(numbers)) < 20, "others of the child's"
+        assert len(numbers) > SPOOL_LINES - 20
 
 
 def _workers(store: Store) -> set[str]:

@@ -28,7 +28,8 @@ _HELP: Final = f"""vscrapy {__version__}: Scrapy crawls on many workers
   vscrapy workers [--json]             who is there to work
   vscrapy stop ID [--now] | --all      stop (or kill) a crawl
   vscrapy logs ID [-f] [-n N]          log lines of all workers
-  vscrapy items ID [-n N]              items as JSON lines
+  vscrapy items ID [-n N] [-O FILE]    items as JSON lines, or as a feed
+  vscrapy attach ID [-O FILE]          collect a crawl that has lost its sender
   vscrapy errors ID                    failures, grouped
   vscrapy set ID NAME=VALUE ...        change a running crawl
   vscrapy push ID URL ...              add URLs to a running crawl
@@ -54,6 +55,7 @@ _COMMANDS: Final = {
     "push": ("running", "push"),
     "logs": ("kept", "logs"),
     "items": ("kept", "items"),
+    "attach": ("attach", "attach_here"),
     "errors": ("kept", "errors"),
     "config": ("settings", "config"),
 }

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from vscrapy_magic.cli.target import need, open_crawl, parser
+from vscrapy_magic.cli.target import add_feeds, need, open_crawl, parser
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.options import OptionParser, level_number, whole
@@ -80,11 +80,18 @@ def _batches(
 
 
 def items(words: Sequence[str]) -> int:
-    """Items as JSON lines."""
+    """Items as JSON lines, or written as a feed."""
     parse = _parser("items", "The items of a crawl, as JSON lines.", "vscrapy items 1a2b > a.jsonl")
     parse.add_argument("-n", "--last", type=whole, default=0, metavar="N", help="the last N")
+    add_feeds(parse)
     options = parse.parse_all(words)
     with _crawl(options) as crawl:
+        for files, overwrite in ((options.output, False), (options.overwrite, True)):
+            for line in crawl.export(*files, overwrite=overwrite) if files else ():
+                sys.stderr.write(f"vscrapy: {line}\n")
+        if options.output or options.overwrite:
+            _tell_missing(crawl)
+            return 0
         encode = msgspec.json.Encoder(enc_hook=str).encode
         start = max(0, len(crawl.items) - options.last) if options.last else 0
         for place in range(start, len(crawl.items)):
@@ -95,11 +102,12 @@ def items(words: Sequence[str]) -> int:
 
 
 def _tell_missing(crawl: Crawl) -> None:
-    missing = crawl.view.totals.items - len(crawl.items)
-    if missing > 0 and not len(crawl.items):
+    total = crawl.view.totals.items
+    missing = total - len(crawl.items)
+    if missing > 0 and (crawl.is_over or not len(crawl.items)):
         sys.stderr.write(
-            f"vscrapy: the {missing} items of crawl {crawl.id} are with its own sender, on another "
-            "machine or of another user\n"
+            f"vscrapy: {missing} of the {total} items of crawl {crawl.id} are with the sender that "
+            "collected them, on another machine or of another user\n"
         )
 
 

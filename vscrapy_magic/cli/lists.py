@@ -10,9 +10,10 @@ import msgspec
 from vscrapy_magic.cli.target import address, open_store, parser
 from vscrapy_magic.sender.lines import clean_lines
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, CrawlView
+from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.presence import Liveness, Presence, SessionView, WorkerView
+from vscrapy_magic.store.views import CrawlView
 
 _MS: Final = 1000
 _AGES: Final = ((86400, "d"), (3600, "h"), (60, "m"))  # seconds, letter

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Any, Final
 
 from vscrapy_magic import config
 from vscrapy_magic.errors import ConfigError, CrawlNotFoundError, StoreUnreachableError
@@ -22,6 +22,15 @@ def parser(prog: str, description: str, example: str) -> OptionParser:
     parse = OptionParser(prog, description=description, epilog=f"example: {example}")
     parse.add_argument("--redis", default="", metavar="URL", help="another Redis than configured")
     return parse
+
+
+def add_feeds(parse: OptionParser) -> None:
+    """Options of a command that writes what a crawl has brought."""
+    given: dict[str, Any] = {"metavar": "FILE", "action": "append", "default": []}
+    parse.add_argument("-o", "--output", help="append the items to FILE, as Scrapy does", **given)
+    parse.add_argument(
+        "-O", "--overwrite-output", dest="overwrite", help="the same, and begin FILE anew", **given
+    )
 
 
 def server_url(options: argparse.Namespace) -> str | None:

@@ -15,7 +15,7 @@ from vscrapy_magic.notebook import show
 from vscrapy_magic.notebook.cells import CellLog
 from vscrapy_magic.notebook.interrupts import UsageError
 from vscrapy_magic.notebook.kernel import Kernel, find_spider
-from vscrapy_magic.notebook.running import start
+from vscrapy_magic.notebook.running import Screen, start
 from vscrapy_magic.notebook.screen import screen_for
 from vscrapy_magic.sender.classes import class_order
 from vscrapy_magic.sender.crawl import Crawl
@@ -81,11 +81,14 @@ class VscrapyMagics(Magics):
         if options.ttl_s is not None:
             session.set_ttl(round(1000 * options.ttl_s))
         is_blocking = not (options.background or options.detach)
-        screen = screen_for(
-            kernel.shell, blocking=is_blocking, on_stop=lambda now: running.crawl.stop(now=now)
-        )
-        running = start(session, order, options, screen)
-        kernel.remember(running.crawl, screen)
+
+        def open_screen() -> Screen:
+            return screen_for(
+                kernel.shell, blocking=is_blocking, on_stop=lambda now: running.crawl.stop(now=now)
+            )
+
+        running = start(session, order, options, open_screen)
+        kernel.remember(running.crawl, running.screen)
         if options.variable:
             namespace[options.variable] = running.crawl
         if is_blocking:

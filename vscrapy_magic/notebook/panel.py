@@ -29,10 +29,11 @@ from vscrapy_magic.notebook.progress import STOPPABLE, Rate, notices, progress
 from vscrapy_magic.notebook.rings import Kept, Ring
 from vscrapy_magic.notebook.summary import short_html, short_text, summary_html, summary_text
 from vscrapy_magic.sender.crawl import Crawl
+from vscrapy_magic.sender.follow import SENDER
 from vscrapy_magic.sender.lines import clean_lines
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.keys import WorkerName
 from vscrapy_magic.store.logs import LogLine
+from vscrapy_magic.store.views import CrawlView
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,14 @@ class Panel:
                 own = self._ring(line.worker)
                 shared = own is self._rings[-1] and len(self._rings) > PANES_MAX
                 own.add(_named(line) if shared else line)
+                if line.source == SENDER:
+                    self._say_last(" ".join(clean_lines(line.text)))
+
+    def _say_last(self, text: str) -> None:
+        """What the sender sees of its server: above the lines, the newest last. With the lock."""
+        if text in self._notices:
+            self._notices.remove(text)
+        self._notices.append(text)
 
     def view(self, view: CrawlView) -> None:
         with self._lock:

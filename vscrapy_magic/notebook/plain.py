@@ -15,8 +15,8 @@ from vscrapy_magic.notebook.progress import count, notices
 from vscrapy_magic.notebook.summary import summary_text
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.lines import clean_lines, format_line
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.logs import LogLine
+from vscrapy_magic.store.views import CrawlView
 
 WAITING_MAX: Final = 5000  # lines that wait to be printed; beyond it the oldest go
 ERRORS_MAX: Final = 500  # the same for those of ERROR and above, which wait apart

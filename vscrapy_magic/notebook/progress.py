@@ -3,8 +3,8 @@
 from collections import deque
 from typing import Final
 
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.views import CrawlView
 
 RATE_S: Final = 5.0  # over which pages per second are counted
 RATE_SPAN_MIN_S: Final = 0.5  # shorter spans say nothing

@@ -3,24 +3,24 @@
 Runs in the kernel's main thread, which it blocks; lines and states come in the crawl's own thread.
 """
 
+import contextlib
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from vscrapy_magic.errors import StoreError
+from vscrapy_magic.errors import StoreError, VscrapyError
 from vscrapy_magic.notebook.interrupts import CrawlFailedError, CrawlInterruptedError
 from vscrapy_magic.sender.crawl import Crawl, describe
-from vscrapy_magic.sender.feeds import ClassFeeds
 from vscrapy_magic.sender.follow import Listener
 from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.sender.session import Session
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.views import CrawlView
 
 TICK_S: Final = 0.1  # between two looks of a blocked cell
 LEAVE_AFTER_S: Final = 3.5  # of an interrupt: children that hang are killed after 3 s, and then a
@@ -44,14 +44,21 @@ class Screen(Listener, Protocol):
 
 
 class Running:
-    """A crawl that was started by a cell, and where it is shown."""
+    """A crawl that was started by a cell, and where it is shown.
 
-    def __init__(self, crawl: Crawl, screen: Screen, feeds: ClassFeeds, *, blocking: bool) -> None:
+    Args:
+        blocking: whether the cell waits for it.
+        interrupted: how often it was interrupted already.
+    """
+
+    def __init__(
+        self, crawl: Crawl, screen: Screen, *, blocking: bool, interrupted: int = 0
+    ) -> None:
         self.crawl: Final = crawl
         self.screen: Final = screen
-        self._feeds = feeds
         self._blocking = blocking
-        self._written = threading.Event()
+        self._interrupted = interrupted
+        self._ended = threading.Event()
 
     def lines(self, lines: Sequence[LogLine]) -> None:
         """Not of interest; a listener must have it."""
@@ -60,11 +67,11 @@ class Running:
         """Not of interest; a listener must have it."""
 
     def ended(self, _view: CrawlView) -> None:
-        """Finish the feeds; in the crawl's own thread."""
-        problem = self._feeds.close()
-        if problem:
-            self.screen.notice(problem)
-        self._written.set()
+        """Say what went wrong with the feeds; in the crawl's own thread."""
+        for note in self.crawl.feed_notes:
+            if note.bad:
+                self.screen.notice(note.text)
+        self._ended.set()
         if not self._blocking:
             self.screen.finish(self.crawl)
 
@@ -78,10 +85,10 @@ class Running:
         crawl, screen = self.crawl, self.screen
         asked, since = 0, 0.0
         with Interrupts(signal.SIGINT) as interrupts:
-            while not self._written.wait(TICK_S):
+            while not self._ended.wait(TICK_S):
                 screen.drain()
-                if interrupts.count > asked:
-                    asked = interrupts.count
+                if (count := self._interrupted + interrupts.count) > asked:
+                    asked = count
                     since = since or time.monotonic()
                     _stop(crawl, screen, now=asked > 1)
                 if since and time.monotonic() - since > LEAVE_AFTER_S:
@@ -95,27 +102,78 @@ class Running:
             raise CrawlFailedError(f"crawl {describe(crawl.view)}")
 
 
-def start(session: Session, order: Order, options: CrawlOptions, screen: Screen) -> Running:
+class Early:
+    """Listens to a crawl until there is a screen, and then for it; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._screen: Screen | None = None
+        self._lines: list[LogLine] = []
+        self._view: CrawlView | None = None
+        self._end: CrawlView | None = None
+
+    def lines(self, lines: Sequence[LogLine]) -> None:
+        with self._lock:
+            if self._screen is None:
+                self._lines += lines
+            else:
+                self._screen.lines(lines)
+
+    def view(self, view: CrawlView) -> None:
+        with self._lock:
+            if self._screen is None:
+                self._view = view
+            else:
+                self._screen.view(view)
+
+    def ended(self, view: CrawlView) -> None:
+        with self._lock:
+            if self._screen is None:
+                self._end = view
+            else:
+                self._screen.ended(view)
+
+    def hand_on(self, screen: Screen) -> None:
+        """Let the screen hear what came, and what is to come."""
+        with self._lock:
+            self._screen = screen
+            if self._view is not None:
+                screen.view(self._view)
+            if self._lines:
+                screen.lines(self._lines)
+            if self._end is not None:
+                screen.ended(self._end)
+
+
+def start(
+    session: Session, order: Order, options: CrawlOptions, open_screen: Callable[[], Screen]
+) -> Running:
     """Place a crawl and show it.
+
+    The screen is made while the workers begin: a panel takes some milliseconds, and the first one
+    of a kernel imports what widgets need.
 
     Raises:
         VscrapyError: it cannot be placed; nothing has started.
     """
-    feeds = ClassFeeds(options, order)
-    try:
-        crawl = session.place(order, detach=options.detach, deliver=feeds.deliver)
-    except BaseException:
-        feeds.close()
-        raise
-    if order.shipped.pinned and options.workers is None:
-        screen.notice(f"1 worker: {order.shipped.pinned} (--workers N overrides)")
-    for note in order.notes:
-        screen.notice(note)
-    screen.show()
+    early = Early()
+    crawl = session.place(order, detach=options.detach, listener=early)
     blocking = not (options.background or options.detach)
-    running = Running(crawl, screen, feeds, blocking=blocking)
-    crawl.listen(screen)
-    crawl.listen(running)
+    try:
+        with Interrupts(*[signal.SIGINT] * blocking) as interrupts:
+            screen = open_screen()
+            if order.shipped.pinned and options.workers is None:
+                screen.notice(f"1 worker: {order.shipped.pinned} (--workers N overrides)")
+            for note in order.notes:
+                screen.notice(note)
+            screen.show()
+            early.hand_on(screen)
+        running = Running(crawl, screen, blocking=blocking, interrupted=interrupts.count)
+        crawl.listen(running)
+    except BaseException:  # an interrupt, too: nobody would see the crawl, or wait for it
+        with contextlib.suppress(VscrapyError):
+            crawl.stop(now=True)
+        raise
     return running
 
 

@@ -14,11 +14,11 @@ from vscrapy_magic.notebook.summary import summary_text
 from vscrapy_magic.notebook.tables import Table
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.lines import format_line
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.keys import SessionId
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.presence import Liveness, SessionView, WorkerView
+from vscrapy_magic.store.views import CrawlView
 
 _BODY_CHARS: Final = 2000  # of a response, shown with its failure
 _MB: Final = 1024 * 1024

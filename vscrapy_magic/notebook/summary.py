@@ -12,8 +12,8 @@ from typing import Final
 from vscrapy_magic.notebook.progress import count, notices, progress
 from vscrapy_magic.notebook.rings import ERROR_MARKS, Kept, Row
 from vscrapy_magic.sender.lines import clean_lines
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.failures import FailureGroup
+from vscrapy_magic.store.views import CrawlView
 
 ROWS_PER_WORKER: Final = 200
 ROWS_IN_ALL: Final = 2000  # of all workers, so that many of them do not swell the notebook

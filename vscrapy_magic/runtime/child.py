@@ -22,6 +22,7 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.python.failure import Failure
 
 from vscrapy_magic.errors import MemberGoneError, StateError, StoreError, VscrapyError
+from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.runtime import mark
 from vscrapy_magic.runtime.control import Control
 from vscrapy_magic.runtime.crawl import LeasedCrawler, Seat, post
@@ -41,7 +42,7 @@ from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, decode
-from vscrapy_magic.store.pipes import Command, ExitCode, Phase, ToChild
+from vscrapy_magic.store.pipes import Command, ExitCode, FromChild, Phase, Report, ToChild
 from vscrapy_magic.store.shared import Defaults, Shared
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class Child:
             if self._order.mark_fd >= 0:
                 mark.share(self._order.mark_fd)
                 mark.follow_loop(lease_in)
-            with Store.connect(self._order.url) as store:
+            # The supervisor has seen what server it is.
+            with Store(self._order.url) as store:
                 code = self._take_part(store)
             if code is not ExitCode.EXITED:
                 self._reporter.phase(Phase.CLOSED)
@@ -101,6 +103,7 @@ class Child:
         spec = view.spec
         kind, settings = self._load(spec, crawls, Shared(store).read())
         frontier = Frontier(store, spec.crawl_id)
+        fail_point("child_before_join")
         try:
             frontier.join(self._order.token, self._order.worker, ttl_ms=MEMBER_TTL_MS)
         except StateError as exc:
@@ -113,7 +116,9 @@ class Child:
         if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED}:
             if next(written_in(Path(self._order.folder)), None) is not None:
                 Files(store, spec.crawl_id).begin(self._order.token)  # the end waits for them
+            fail_point("child_before_leave")
             frontier.leave(self._order.token)
+            fail_point("child_after_leave")
         return code
 
     def _load(
@@ -128,10 +133,9 @@ class Child:
         self._log_to_pipe(settings)
         module = run_entry(bundle, folder)
         kind = find_spider(module, spec, settings)
-        settings = force_settings(settings, kind, spec.limits)
-        # The spider may have a level of its own.
-        own = settings.copy()
+        own = settings.copy()  # the spider may have a level of its own; copying is slow: only once
         kind.update_settings(own)
+        force_settings(settings, own, spec.limits)
         for handler in logging.root.handlers:
             if isinstance(handler, PipeHandler):
                 handler.setLevel(own.get("LOG_LEVEL"))
@@ -147,9 +151,9 @@ class Child:
         if not self._reporter.connected:
             configure_logging(settings)
             return
-        quiet = settings.copy()
-        quiet.set("LOG_INSTALL_ROOT_HANDLER", False, priority="cmdline")
-        if "LOG_INSTALL_ROOT_HANDLER" in Settings():
+        # All that is read when no handler is installed; a copy of the settings would take longer.
+        quiet = {"LOG_INSTALL_ROOT_HANDLER": False, "LOG_STDOUT": settings.get("LOG_STDOUT")}
+        if "LOG_INSTALL_ROOT_HANDLER" in settings:
             configure_logging(quiet)
         else:
             configure_logging(quiet, install_root_handler=False)
@@ -247,9 +251,11 @@ def _stream(fd: int) -> TextIO:
 def main() -> int:
     """Entry point of `python -m vscrapy_magic.runtime.child`."""
     parse = argparse.ArgumentParser(prog="vscrapy_magic.runtime.child")
-    parse.add_argument("--spare", action="store_true", help="warm up before the order comes")
-    if parse.parse_args().spare:
+    parse.add_argument("--spare", type=int, metavar="FD", help="warm up, say so there, then wait")
+    report_fd = parse.parse_args().spare
+    if report_fd is not None:
         warm()
+        Reporter(report_fd).send(FromChild(Report.READY))
     order = sys.stdin.buffer.read()
     if not order:
         return ExitCode.PARENT_GONE  # a spare that was not needed

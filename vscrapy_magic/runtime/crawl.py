@@ -174,7 +174,7 @@ class Host:
         for each in taken:
             self.stats.committed(each.counts)
             self.cookies.settled(each.cookies)
-        self._engine.room_made()
+        self._engine.room.made()
 
     def accepted(self, sent: list[Output], dropped: list[Output]) -> None:
         self.scheduler.accepted(sent, dropped)
@@ -204,7 +204,7 @@ class Host:
             self.scheduler.forget(run)
             if each.close_reason or run.unit.close_reason:
                 self._engine.close_asked = False
-        self._engine.room_made()
+        self._engine.room.made()
 
     def take_unsent(self, slots: frozenset[str]) -> list[Run]:
         return self._engine.take_unsent(slots)
@@ -247,6 +247,7 @@ class Host:
         for run in [*self.stepper.buffer.clear(), *self._tracker.running.values()]:
             self._tracker.void(run)
         self._engine.take_unsent()
+        self._engine.room.made()
         self.close(_CANCELLED)
 
     # The end.

@@ -4,21 +4,24 @@ Runs in the event loop of a child. An installed Scrapy from 2.13 to 2.19 has wha
 test per touch fails where a version has not. What is not public, and in which versions it was read:
 
 - `ExecutionEngine._download`, `_handle_downloader_output` (2.13-2.19): overridden; a lease begins
-to be worked on in the first, and ends when the Deferred of the second fires. -
-`ExecutionEngine._start_request_processing`, `_process_start_next`, `_start`, `_slot` (its
-`nextcall`), `_start_scheduled_requests`, `_spider_idle` (2.13-2.19): `start()` and `spider_idle`
-run only under a lease; the engine is poked when leases come. - `ExecutionEngine.close_spider` and
-`stop` (2.13), `close_spider_async` and `stop_async` (2.14-2.19): public, but overridden: asking for
-the end is an output like others. - `Crawler._create_engine` (2.13-2.19): installs this engine. -
-`Downloader.slots` and its slots' `concurrency`, `active`, `queue`, `transferring`, `delay`,
-`lastseen`, and `Downloader.per_slot_settings` (2.13-2.19): shares of a slot. -
-`Downloader._get_slot` (2.13-2.19; with the spider up to 2.13), the clock of `lastseen` (wall time
-up to 2.15, monotonic later), `_get_concurrency_delay` (up to 2.17; says whether the downloader
-looks at spider attributes), `Downloader._delay` (from 2.18). -
-`DownloaderMiddlewareManager.methods`, `Scraper.handle_spider_output_async` and
-`_process_spidermw_output` (2.13 only): these run in whatever context a Deferred fires there; later
-versions run them in the context of their request. - `RobotsTxtMiddleware._parsers`, `_parserimpl`
-and `CookiesMiddleware.jars` (2.13-2.19).
+  to be worked on in the first, and ends when the Deferred of the second fires.
+- `ExecutionEngine._start_request_processing`, `_process_start_next`, `_start`, `_slot` (its
+  `nextcall`), `_start_scheduled_requests`, `_spider_idle` (2.13-2.19): `start()` and `spider_idle`
+  run only under a lease; the engine is poked when leases come.
+- `ExecutionEngine.close_spider` and `stop` (2.13), `close_spider_async` and `stop_async`
+  (2.14-2.19): public, but overridden: asking for the end is an output like others.
+- `Crawler._create_engine` (2.13-2.19): installs this engine.
+- `Downloader.slots` and its slots' `concurrency`, `active`, `queue`, `transferring`, `delay`,
+  `lastseen`, and `Downloader.per_slot_settings` (2.13-2.19): shares of a slot.
+- `Downloader._get_slot` (2.13-2.19; with the spider up to 2.13), the clock of `lastseen` (wall time
+  up to 2.15, monotonic later), `_get_concurrency_delay` (up to 2.17; says whether the downloader
+  looks at spider attributes), `Downloader._delay` (from 2.18).
+- `DownloaderMiddlewareManager.methods`, `Scraper.handle_spider_output_async` and
+  `_process_spidermw_output` (2.13 only): these run in whatever context a Deferred fires there;
+  later versions run them in the context of their request.
+- `Scraper._process_spidermw_output_async` (2.19; where it is missing outputs of one callback may
+  pile up): a callback whose outputs wait to be committed waits, too.
+- `RobotsTxtMiddleware._parsers`, `_parserimpl` and `CookiesMiddleware.jars` (2.13-2.19).
 """
 
 import inspect
@@ -39,6 +42,7 @@ from scrapy.utils.misc import build_from_crawler
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from vscrapy_magic.runtime.room import Room
 from vscrapy_magic.runtime.tracker import PART_OUTPUTS, Run, RunState, Tracker, working_for
 
 if TYPE_CHECKING:
@@ -52,6 +56,7 @@ slot_clock: Final[Callable[[], float]] = (
     else downloader_module.time  # type: ignore[attr-defined]
 )
 asks_spider: Final = hasattr(downloader_module, "_get_concurrency_delay")
+START_AHEAD: Final = 50_000  # queued requests beyond which `start()` is not asked for more
 _HAS_ASYNC_CLOSE: Final = hasattr(ExecutionEngine, "close_spider_async")
 _KEEPS_CONTEXT: Final = hasattr(DownloaderMiddlewareManager, "download_async")
 
@@ -74,7 +79,7 @@ class LeasedEngine(ExecutionEngine):
         self._closing = False
         self._start_source: AsyncIterator[Any] | None = None
         self._start_task: Deferred[None] | None = None
-        self._room: Deferred[None] | None = None
+        self.room: Final = Room(self._step_soon)
         self._idle_run: Run | None = None
         self._get_slot_needs_spider = (
             inspect.signature(self.downloader._get_slot).parameters.get("spider") is not None
@@ -82,6 +87,7 @@ class LeasedEngine(ExecutionEngine):
         )
         if not _KEEPS_CONTEXT:
             self._keep_context()
+        self._hold_outputs_back()
 
     # What a lease covers.
 
@@ -129,6 +135,22 @@ class LeasedEngine(ExecutionEngine):
             return self.downloader._get_slot(request, self.spider)[1]
         return self.downloader._get_slot(request)[1]
 
+    def _step_soon(self) -> None:
+        self.crawler.host.stepper.poke()
+
+    def _hold_outputs_back(self) -> None:
+        """Take no more of a callback than steps carry away; Scrapy waits for each output."""
+        scraper: Any = self.scraper
+        process = getattr(scraper, "_process_spidermw_output_async", None)
+        if process is None:
+            return
+
+        async def process_output(output: Any, response: Any) -> None:
+            await process(output, response)
+            await self.room.wait_for(self.tracker.current())
+
+        scraper._process_spidermw_output_async = process_output
+
     # start()
 
     def _start_request_processing(self) -> Any:
@@ -173,19 +195,13 @@ class LeasedEngine(ExecutionEngine):
                     return
                 slot.nextcall.schedule()
                 await slot.nextcall.wait()
-            while run.live and len(run.unit.outputs) >= PART_OUTPUTS:
-                await self._wait_for_room()
+            while run.live and self._is_ahead(run):
+                await self.room.wait()
 
-    async def _wait_for_room(self) -> None:
-        self._room = Deferred()
-        self.crawler.host.stepper.poke()
-        await maybe_deferred_to_future(self._room)
-
-    def room_made(self) -> None:
-        """Outputs were committed, or an item of `start()` is processed."""
-        room, self._room = self._room, None
-        if room is not None:
-            room.callback(None)
+    def _is_ahead(self, run: Run) -> bool:
+        """Whether `start()` had better wait, for the next step or for the workers."""
+        queued = self.crawler.host.stepper.queued
+        return len(run.unit.outputs) >= PART_OUTPUTS or queued >= START_AHEAD
 
     async def _requests_of_start(self, source: AsyncIterator[Any], run: Run) -> AsyncIterator[Any]:
         """What the engine is to schedule; items go to the pipelines and hold the lease open."""
@@ -196,7 +212,7 @@ class LeasedEngine(ExecutionEngine):
                     continue
                 self._process_start_item(output, run)
                 while run.pending > self.scraper.concurrent_items:
-                    await self._wait_for_room()
+                    await self.room.wait()
         except CloseSpider:
             raise
         except Exception as exc:
@@ -215,7 +231,7 @@ class LeasedEngine(ExecutionEngine):
             if isinstance(result, Failure):
                 logger.error("An item of start() was not processed", exc_info=result.value)
             self.tracker.request_done(run)
-            self.room_made()
+            self.room.made()
             self.crawler.host.stepper.poke()
 
         done.addBoth(ended)

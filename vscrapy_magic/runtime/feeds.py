@@ -1,154 +1,187 @@
 """Owns the writing of feeds at the sender, by Scrapy's own exporters.
 
 Run by a sender as `python -m vscrapy_magic.runtime.feeds`, in its user's folder: it is a Scrapy
-crawl without requests whose spider yields the items that come on standard input (frames of 4 bytes
-length: first a `FeedOrder` as JSON, then packets of items), so that formats, FEEDS options,
-storages and URI parameters are Scrapy's own. End of input finishes the feeds as the end of a crawl
-would.
+crawl without requests whose spider yields the items that are in the sender's spool, so that
+formats, FEEDS options, storages and URI parameters are Scrapy's own.
 
-Items become objects of their class again when it is found in the user's own code as it is here,
-because exporters ask a class for its fields and serializers. No module is imported, and no method
-called, because a worker names it: what is not found stays a dictionary.
+The spool is the log, and feeds are made of it: standard input (`store/inspection.py`) only says
+that it has grown, and that it grows no more. So nothing is lost between the two, whoever is killed.
+When the sender is gone, what is in the log is written, and the feeds are finished as valid files;
+a process that starts later writes them again from the first item (`feed_files.py`). Two processes
+never write the feeds of one crawl: a lock sees to it.
 """
 
 import asyncio
-import enum
-import inspect
+import fcntl
+import io
 import logging
+import os
+import select
 import sys
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
-from itemadapter import ItemAdapter
-from scrapy import Item, Spider
-from scrapy.crawler import CrawlerProcess
+from scrapy import Spider, signals
+from scrapy.crawler import Crawler, CrawlerProcess
 from scrapy.extensions.feedexport import FeedExporter
 from scrapy.settings import Settings
 from scrapy.utils.misc import load_object
+from scrapy.utils.project import ENVVAR
 
+from vscrapy_magic.failpoints import fail_point
+from vscrapy_magic.runtime.feed_files import FeedFiles
+from vscrapy_magic.runtime.feed_items import Classes, FeedCodec
 from vscrapy_magic.runtime.source import (
     CMDLINE,
     Loaded,
     SourceError,
+    describe,
+    feeds_of,
     load,
+    load_plain,
     spider_facts,
-    users_modules,
 )
-from vscrapy_magic.store.inspection import FRAME_HEAD, FeedOrder
-from vscrapy_magic.store.values import CannotCrossError, PlainCodec, Tag
+from vscrapy_magic.store.feed_journal import At, Began, Ended, Journal, Note, Ordered
+from vscrapy_magic.store.frames import Frames
+from vscrapy_magic.store.inspection import END, FeedOrder, FeedStart
 
 logger = logging.getLogger(__name__)
 
 EXIT_FAILED: Final = 1
-USAGE_ERROR: Final = 2
+EXIT_LOCKED: Final = 3  # another process writes these feeds
+LOCK_WITHIN_S: Final = 30.0  # a writer whose sender is gone ends by itself
+NOTES_MAX: Final = 20  # lines for the user; more are counted
+_LOCK_LOOK_S: Final = 0.05
+_PARENT_LOOK_S: Final = 0.5  # a process that the user's code forked may hold our input open
+_INPUT_BYTES: Final = 64 * 1024
+_NOTE_S: Final = 1.0  # between two notes of how far it is
 _PREFIXES: Final = ("FEED", "AWS_", "GCS_", "FTP_")  # settings that exporters and storages read
 _SETTINGS: Final[dict[str, Any]] = {
     "TELNETCONSOLE_ENABLED": False,
     "REMOTE_CONTROL_ENABLED": False,
     "LOG_ENABLED": False,
 }
-_PLAIN_ITEM: Final = "dict"
 
 
-class Classes:
-    """Classes of the user's code, by the path that a worker gives."""
+class Logged(msgspec.Struct, frozen=True):
+    """What feeds need of an entry of the log (`store.outputs.Output`)."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self._modules = users_modules()
-        if loaded.entry is not None:
-            # What a child runs as its `__main__`.
-            self._modules["__main__"] = loaded.entry
-
-    def find(self, path: str) -> type | None:
-        """The class; None when the user's code, as imported here, has none there."""
-        module_name, _, name = path.partition(":")
-        found: Any = self._modules.get(module_name)
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        return found if inspect.isclass(found) and found.__qualname__ == name else None
+    item_count: int
+    items: bytes
 
 
-class FeedCodec(PlainCodec):
-    """Plain data, with the user's own classes where they are known."""
+class Log:
+    """The sender's log, read as it grows.
 
-    def __init__(self, classes: Classes) -> None:
-        super().__init__()
-        self._classes = classes
-        self._resolve = self._known
+    Args:
+        fd: standard input.
+        pid: of the sender.
+    """
 
-    def _known(self, path: str) -> type:
-        kind = self._classes.find(path)
-        if kind is None:
-            raise CannotCrossError(f"{path} is not to be found in this process")
-        return kind
+    def __init__(self, path: str, fd: int, pid: int) -> None:
+        self._frames = Frames(Path(path), writable=False)
+        self._fd = fd
+        self._pid = pid
+        self.is_over = False
+        self.is_left = False
 
-    def _ext_hook(self, code: int, data: memoryview) -> Any:
-        if code in {Tag.OBJECT, Tag.ENUM}:
-            path, content = self._decoder.decode(data)
-            kind = self._classes.find(path)
-            if kind is not None and code == Tag.OBJECT:
-                return self._build(path, content)
-            if kind is not None and issubclass(kind, enum.Enum):
-                return kind[content]
-        return super()._ext_hook(code, data)
+    def __len__(self) -> int:
+        self._frames.scan()
+        return len(self._frames)
 
-    def item(self, record: dict[str, Any]) -> Any:
-        """The item that a child scraped."""
-        name, data = record["type"], record["data"]
-        kind = None if name == _PLAIN_ITEM else self._classes.find(name)
-        if kind is None or not ItemAdapter.is_item_class(kind):
-            return data
-        if issubclass(kind, Item):
-            return kind(data)
-        if hasattr(kind, "model_construct"):
-            return kind.model_construct(**data)
-        made = kind.__new__(kind)
-        for field, value in data.items():
-            object.__setattr__(made, field, value)
-        return made
+    def __getitem__(self, number: int) -> Logged:
+        return msgspec.msgpack.decode(self._frames[number], type=Logged)
+
+    def wait(self) -> None:
+        """Block until the log has grown, or grows no more."""
+        while not self.is_over:
+            if select.select([self._fd], [], [], _PARENT_LOOK_S)[0]:
+                said = os.read(self._fd, _INPUT_BYTES)
+                self.is_left = not said
+                self.is_over = self.is_left or END in said
+                return
+            self.is_left = self.is_over = os.getppid() != self._pid
 
 
 class FeedSpider(Spider):
     """Yields what its sender collected; has the attributes that feed addresses may name."""
 
     name = "feeds"
-    feed_source: BinaryIO
+    feed_log: Log
+    feed_files: FeedFiles
     feed_codec: FeedCodec
 
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> "FeedSpider":
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.feed_files.closed, signals.feed_slot_closed)
+        return spider
+
     async def start(self) -> AsyncIterator[Any]:
-        loop = asyncio.get_running_loop()
-        while packet := await loop.run_in_executor(None, read_frame, self.feed_source):
-            for record in self.feed_codec.decode(packet):
-                yield self.feed_codec.item(record)
-
-
-def read_frame(source: BinaryIO) -> bytes:
-    """The next frame; empty at the end of input."""
-    head = source.read(FRAME_HEAD.size)
-    if len(head) < FRAME_HEAD.size:
-        return b""
-    (size,) = FRAME_HEAD.unpack(head)
-    return source.read(size)
+        loop, log, journal = asyncio.get_running_loop(), self.feed_log, self.feed_files.journal
+        entries = items = 0
+        noted_at = 0.0
+        while True:
+            is_over = log.is_over  # before the look: nothing is added after that
+            for number in range(entries, len(log)):
+                entry = log[number]
+                for record in self.feed_codec.decode(entry.items) if entry.item_count else ():
+                    yield self.feed_codec.item(record)
+                    fail_point("feed_mid_item")
+                entries, items = entries + 1, items + entry.item_count
+                if time.monotonic() - noted_at > _NOTE_S:
+                    journal.note(At(entries, items))
+                    noted_at = time.monotonic()
+            if entries != journal.state.entries:
+                journal.note(At(entries, items))
+            if is_over:
+                break
+            await loop.run_in_executor(None, log.wait)
+        self.feed_files.is_left = log.is_left
+        fail_point("feed_before_close")
 
 
 class Told(logging.Handler):
-    """Shows problems, and what was stored; counts errors, because Scrapy only logs them."""
+    """Notes problems, and what was stored, for the user; counts errors: Scrapy only logs them.
 
-    def __init__(self, *, quiet: bool) -> None:
+    Args:
+        since: items that the process before this one had written; 0 for none.
+    """
+
+    def __init__(self, journal: Journal, since: int) -> None:
         super().__init__()
         self.errors = 0
-        self._lowest = logging.ERROR if quiet else logging.WARNING
-        self._stored = not quiet
+        self._journal = journal
+        self._after = f" (continued at item {since})" if since else ""
+        self._said: set[str] = set()
+        self._more = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.errors += record.levelno >= logging.ERROR
-        stored = self._stored and record.name == FeedExporter.__module__
-        if record.levelno >= self._lowest or (stored and record.levelno >= logging.INFO):
-            sys.stderr.write(f"vscrapy: {self.format(record)}\n")
+        is_bad = record.levelno >= logging.ERROR
+        self.errors += is_bad
+        is_stored = record.name == FeedExporter.__module__ and record.levelno == logging.INFO
+        if record.levelno < logging.WARNING and not is_stored:
+            return
+        text = record.getMessage() + (self._after if is_stored else "")
+        exc = record.exc_info[1] if record.exc_info else None
+        if exc is not None:
+            text = f"{text}: {describe(exc)}"
+        if text in self._said or len(self._said) >= NOTES_MAX:
+            self._more += 1
+            return
+        self._said.add(text)
+        self._journal.note(Note(" ".join(text.split()), bad=is_bad))
+
+    def finish(self) -> None:
+        """Say how many lines were not said."""
+        if self._more:
+            self._journal.note(Note(f"... {self._more} more lines like these"))
 
 
-def feed_settings(wished: Settings) -> Settings:
+def feed_settings(wished: Settings, files: FeedFiles) -> Settings:
     """What exporters and storages may read of the spider's settings, and nothing that runs."""
     settings, scrapys = Settings(), set(Settings().keys())
     for name, value in wished.items():
@@ -160,32 +193,81 @@ def feed_settings(wished: Settings) -> Settings:
         if issubclass(load_object(path), FeedExporter)
     }
     settings.set("EXTENSIONS", exporters, priority=CMDLINE)
+    settings.set("FEEDS", files.feeds(feeds_of(wished), wished), priority=CMDLINE)
+    settings.set("FEED_URI", None, priority=CMDLINE)
+    settings.set("FEED_STORAGES", files.storages(wished), priority=CMDLINE)
     settings.setdict(_SETTINGS, priority=CMDLINE)
     return settings
 
 
-def main() -> int:
-    """Write the feeds of one crawl; the exit code."""
-    items = sys.stdin.buffer
-    order = msgspec.json.decode(read_frame(items), type=FeedOrder)
-    told = Told(quiet=order.quiet)
+def lock(path: str) -> BinaryIO | None:
+    """The lock, held; None when another process does not let go of it."""
+    file = Path(path).open("ab")  # noqa: SIM115 - held until the process ends
+    until = time.monotonic() + LOCK_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return None
+            time.sleep(_LOCK_LOOK_S)
+        else:
+            return file
+
+
+def _loaded(order: FeedOrder) -> Loaded:
+    if order.plain:
+        return load_plain(order.source)
+    if order.project:
+        os.environ[ENVVAR] = order.project
+    return load(order.source)
+
+
+def write(start: FeedStart, journal: Journal) -> bool:
+    """Write the feeds; whether all of them hold what is in the log."""
+    since = journal.state.items
+    journal.note(Began())
+    files = FeedFiles(journal, start.alive_ns)
+    try:
+        loaded = _loaded(start.order)
+        facts = spider_facts(loaded, start.order.source.args)
+        settings = feed_settings(loaded.settings, files)
+    except SourceError as exc:
+        files.fail(f"no feed is written: {exc}")
+        return False
+    feeds = settings.getdict("FEEDS")
+    if not feeds:
+        return not files.has_failed
+    if not journal.state.uris:
+        journal.note(Ordered(tuple(feeds)))
+    told = Told(journal, since)
     logging.root.setLevel(logging.INFO)
     logging.root.addHandler(told)
-    try:
-        loaded = load(order.source)
-        facts = spider_facts(loaded, order.source.args)
-    except SourceError as exc:
-        sys.stderr.write(f"vscrapy: no feed is written: {exc}\n")
-        return USAGE_ERROR
-    process = CrawlerProcess(feed_settings(loaded.settings))
+    log = Log(start.log, sys.stdin.fileno(), start.pid)
+    process = CrawlerProcess(settings)
     process.crawl(
         FeedSpider,
         **facts,
-        feed_source=items,
-        feed_codec=FeedCodec(Classes(loaded)),
+        feed_log=log,
+        feed_files=files,
+        feed_codec=FeedCodec(Classes(loaded.entry)),
     )
     process.start(stop_after_crawl=True, install_signal_handlers=False)
-    return EXIT_FAILED if process.bootstrap_failed or told.errors else 0
+    told.finish()
+    return not (process.bootstrap_failed or told.errors or files.has_failed)
+
+
+def main() -> int:
+    """Write the feeds of one crawl; the exit code."""
+    with io.FileIO(sys.stdin.fileno(), closefd=False) as told:  # unbuffered: the rest is awaited
+        start = msgspec.json.decode(told.readline(), type=FeedStart)
+    held = lock(start.lock)
+    if held is None:
+        return EXIT_LOCKED
+    journal = Journal(Path(start.journal))
+    is_good = write(start, journal)
+    journal.note(Ended(is_good))
+    return 0 if is_good else EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ from typing import Final
 
 import msgspec
 from scrapy import Spider
-from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
-from scrapy.extensions.feedexport import FeedExporter
 from scrapy.settings import Settings
 from scrapy.utils.conf import closest_scrapy_cfg
 from scrapy.utils.misc import load_object
@@ -118,6 +116,9 @@ def _check_feeds(loaded: Loaded, args: dict[str, str]) -> None:
     """
     if not _feeds(loaded.settings):
         return
+    from scrapy.crawler import Crawler
+    from scrapy.extensions.feedexport import FeedExporter
+
     heard = _Heard()
     logger = logging.getLogger(FeedExporter.__module__)
     logger.addHandler(heard)

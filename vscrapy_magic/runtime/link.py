@@ -11,7 +11,13 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from vscrapy_magic.errors import StoreError, StoreUnreachableError, VscrapyError
+from vscrapy_magic.errors import (
+    StoreAuthError,
+    StoreError,
+    StoreReadOnlyError,
+    StoreUnreachableError,
+    VscrapyError,
+)
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken
@@ -19,7 +25,7 @@ from vscrapy_magic.store.messages import Step, StepReply
 
 logger = logging.getLogger(__name__)
 
-STORE_LOST_S: Final = 60.0  # a store that is away for longer ends the child
+STORE_LOST_S: Final = 60.0  # a store that is away, or lets nobody in, for longer ends the child
 _RETRY_FIRST_S: Final = 0.05
 _RETRY_MAX_S: Final = 2.0
 _WAKE_TIMEOUT_S: Final = 10.0  # of one blocking read; a quiet child asks no oftener than this
@@ -114,17 +120,29 @@ class Link:
     def _patiently(self, call: Callable[[], Any]) -> Any:
         """What a call returns, however often the store has to be asked.
 
+        A store that answers but is full, or a replica, is waited for as long as it takes: what this
+        child holds stays its own.
+
         Raises:
-            StoreUnreachableError: the store was away for `STORE_LOST_S`.
+            StoreError: the store was away, or let nobody in, for `STORE_LOST_S`.
         """
-        begun, pause = monotonic(), _RETRY_FIRST_S
+        begun, pause, told = monotonic(), _RETRY_FIRST_S, ""
         while True:
             try:
-                return call()
-            except StoreUnreachableError as exc:
-                if self._stop.is_set() or monotonic() - begun > STORE_LOST_S:
+                found = call()
+            except (StoreUnreachableError, StoreReadOnlyError, StoreAuthError) as exc:
+                is_lost = not isinstance(exc, StoreReadOnlyError) and (
+                    monotonic() - begun > STORE_LOST_S
+                )
+                if self._stop.is_set() or is_lost:
                     raise
-                logger.warning("The store does not answer, trying again: %s", exc)
+                if told != type(exc).__name__:
+                    told = type(exc).__name__
+                    logger.warning("Trying again until the store takes it: %s", exc)
+            else:
+                if told:
+                    logger.info("The store took it after %.0f s", monotonic() - begun)
+                return found
             self._stop.wait(pause)
             pause = min(_RETRY_MAX_S, 2 * pause)
 

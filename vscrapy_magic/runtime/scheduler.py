@@ -82,7 +82,7 @@ class LeaseScheduler(BaseScheduler):
             return self._next_kept()
         while not (stepper.draining or self._engine.close_asked):
             run = stepper.buffer.pop(self._host.slots.has_room)
-            if stepper.pace.is_low(len(stepper.buffer)):
+            if stepper.is_low():
                 stepper.poke()
             if run is None:
                 return None
@@ -116,10 +116,10 @@ class LeaseScheduler(BaseScheduler):
         self._count(run, "scheduler/dequeued")
         return request
 
-    def _count(self, run: Run | None, key: str, count: int = 1) -> None:
+    def _count(self, run: Run | None, key: str) -> None:
         with working_for(run):
-            self._host.stats.inc_value(key, count)
-            self._host.stats.inc_value(f"{key}/memory", count)
+            self._host.stats.inc_value(key)
+            self._host.stats.inc_value(f"{key}/memory")
 
     def enqueue_request(self, request: Request) -> bool:
         """Make the request an output of the lease worked on; False for a known duplicate."""
@@ -146,13 +146,17 @@ class LeaseScheduler(BaseScheduler):
         )
         output = Output(OutputKind.REQUEST, new=new, request=request)
         if run is not None and run.is_published(output):
+            self._count_enqueued()  # what the earlier run has counted is lost with its lease
             return True
         if fingerprint is not None and self._is_known(fingerprint, run):
             return self._refuse(request)
         self._tracker.add(output)
+        self._count_enqueued()
+        return True
+
+    def _count_enqueued(self) -> None:
         self._host.stats.inc_value("scheduler/enqueued")
         self._host.stats.inc_value("scheduler/enqueued/memory")
-        return True
 
     def _refuse(self, request: Request) -> bool:
         self.df.log(request, self._spider)
@@ -167,6 +171,8 @@ class LeaseScheduler(BaseScheduler):
             return False
         if fingerprint in run.fingerprints:
             return True
+        if len(run.fingerprints) >= SEEN_MAX:
+            run.fingerprints.clear()  # of a very long lease; the frontier knows those before
         run.fingerprints.add(fingerprint)
         return False
 
@@ -207,8 +213,6 @@ class LeaseScheduler(BaseScheduler):
                 with self._host.stats.muted(FILTERED_STAT):
                     self.df.log(output.request, self._spider)
                 self._host.request_dropped(output.request)
-        if dropped:
-            self._count(None, "scheduler/enqueued", -len(dropped))
 
     def forget(self, run: Run) -> None:
         """A lease was lost: what it kept here is not to be run."""

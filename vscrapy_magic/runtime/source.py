@@ -4,6 +4,7 @@ Runs in processes of their own on the sender's machine (`inspect.py`, `feeds.py`
 where they are; settings are put together in the order in which Scrapy's command line does it.
 """
 
+import functools
 import importlib.util
 import inspect
 import os
@@ -11,14 +12,12 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 from scrapy import Spider
-from scrapy.crawler import Crawler
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 from scrapy.utils.conf import closest_scrapy_cfg, feed_process_params_from_cli
@@ -93,6 +92,22 @@ def load(source: Source) -> Loaded:
     return Loaded(kind, names, entry, settings, os.environ.get(ENVVAR, ""))
 
 
+def load_plain(source: Source) -> Loaded:
+    """Only the feeds that the source names, for items whose own source is not here."""
+    kind = type("Plain", (Spider,), {"name": source.spider})
+    settings = Settings(source.settings, priority=CMDLINE)
+    _set_feeds(settings, source)
+    return Loaded(kind, (source.spider,), None, settings, "")
+
+
+def feeds_of(settings: Settings) -> dict[Any, dict[str, Any]]:
+    """The feeds in force, with their options: FEEDS, and the FEED_URI of old."""
+    feeds = dict(settings.getdict("FEEDS"))
+    if settings["FEED_URI"]:
+        return {settings["FEED_URI"]: {"format": settings["FEED_FORMAT"]}} | feeds
+    return feeds
+
+
 def _set_feeds(settings: Settings, source: Source) -> None:
     """As `-o` and `-O` of Scrapy's command line, before the spider's own settings come in."""
     if source.output or source.overwrite:
@@ -163,6 +178,8 @@ def spider_facts(loaded: Loaded, args: dict[str, str]) -> dict[str, Any]:
         options.get("uri_params") for options in feeds.values()
     )
     if needed - facts.keys() or has_function:
+        from scrapy.crawler import Crawler  # 25 ms that only this needs
+
         made = kind.from_crawler(Crawler(kind, loaded.settings.copy()), **args)
         facts |= {k: v for k, v in vars(made).items() if k not in {"crawler", "settings"}}
     missing = sorted(needed - facts.keys())
@@ -199,14 +216,21 @@ def is_users(path: str) -> bool:
     """Whether a file is neither Python's, nor ours, nor of an installed package."""
     if not path or path.startswith("<"):
         return False
-    resolved = Path(path).resolve()
-    return not any(resolved.is_relative_to(folder) for folder in _not_users())
+    found = Path(path)
+    return _holds_users(found.resolve().parent if found.is_symlink() else found.parent)
 
 
-def _not_users() -> Iterator[Path]:
-    yield _OURS
-    for name in ("stdlib", "platstdlib", "purelib", "platlib"):
-        yield Path(sysconfig.get_path(name)).resolve()
+@functools.cache
+def _holds_users(folder: Path) -> bool:
+    """The same of a folder; kept, because to resolve a thousand paths takes 100 ms."""
+    resolved = folder.resolve()
+    return not any(resolved.is_relative_to(other) for other in _not_users())
+
+
+@functools.cache
+def _not_users() -> tuple[Path, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return (_OURS, *(Path(sysconfig.get_path(name)).resolve() for name in names))
 
 
 def users_modules() -> dict[str, ModuleType]:

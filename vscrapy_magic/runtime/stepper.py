@@ -15,7 +15,7 @@ from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.runtime.batch import Batch, Taken, gather, settle
 from vscrapy_magic.runtime.buffer import Buffer
 from vscrapy_magic.runtime.link import Link, Outcome
-from vscrapy_magic.runtime.pace import SPACING_S, Pace
+from vscrapy_magic.runtime.pace import Pace
 from vscrapy_magic.runtime.slots import Slots
 from vscrapy_magic.runtime.stats import CrawlStats
 from vscrapy_magic.runtime.tracker import Output, Run, Tracker
@@ -120,6 +120,7 @@ class Stepper:
         self._more = True  # whether the frontier had more than it gave
         self._woken = True
         self._hungry = 0
+        self.queued = 0  # requests of the whole crawl, as of the last step
         self._rest_until = 0.0
         self._look_at = 0.0  # when to step even if nothing happened
         self._last_lease = 0
@@ -157,6 +158,10 @@ class Stepper:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
+    def is_low(self) -> bool:
+        """Whether more leases are wanted soon."""
+        return self.pace.is_low(self._host.active(), len(self.buffer))
+
     def _want(self) -> int:
         if self.draining or self.state in _ENDING or self._host.is_full():
             return 0
@@ -166,7 +171,7 @@ class Stepper:
         """When the next step should go; `now` or earlier means at once."""
         tracker, buffered = self._tracker, len(self.buffer)
         busy = len(tracker.running) > len(tracker.done)
-        spaced = self._sent_at + SPACING_S
+        spaced = self.pace.spaced_at
         outputs = bool(tracker.done or tracker.loose)
         if self._woken or self.returned:
             return now
@@ -176,7 +181,7 @@ class Stepper:
         if outputs:
             due = min(due, self._sent_at + self.pace.interval_s)
         brought = any(run.unit.requests for run in tracker.done) or tracker.loose.requests
-        low = self.pace.is_low(buffered)
+        low = self.is_low()
         if brought and (low or self._hungry):
             due = min(due, spaced)
         # With nothing queued anywhere, asking serves only to be woken later.
@@ -230,6 +235,7 @@ class Stepper:
 
     def _dispatch(self, batch: Batch, now: float) -> None:
         self._sent, self._sent_at = batch, now
+        self.pace.stepped(now)
         buffered = len(self.buffer)
         fields = batch.fields()
         self._asked = 0 if batch.released else self._want()
@@ -295,6 +301,7 @@ class Stepper:
             then()
 
     def _accept(self, batch: Batch, reply: StepReply, published: dict[str, bytes]) -> None:
+        self.queued = reply.totals.queued
         settle(batch, self._tracker)
         self._host.committed(batch.taken)
         if reply.stats:

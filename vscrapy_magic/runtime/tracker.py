@@ -239,6 +239,7 @@ class Tracker:
         run.state = RunState.RUNNING
         run.begun = monotonic()
         self.running[run.lease.lease_id] = run
+        mark.begin(run.lease.lease_id)
 
     def attach(self, run: Run, request: Request) -> None:
         """A request is worked on for a run."""
@@ -279,12 +280,14 @@ class Tracker:
         """A run is committed."""
         run.state = RunState.ENDED
         self.running.pop(run.lease.lease_id, None)
+        mark.end(run.lease.lease_id)
 
     def void(self, run: Run) -> None:
         """A lease was lost or given back."""
         run.state = RunState.VOID
         run.unit = Unit()
         self.running.pop(run.lease.lease_id, None)
+        mark.end(run.lease.lease_id)
         if run in self.done:
             self.done.remove(run)
 

@@ -4,27 +4,33 @@ Runs in the zygote, and in a spare child. Imports what a crawl needs and fills c
 installs a reactor, because that must be the crawl's own choice.
 """
 
+import codecs
 import contextlib
 import ctypes
 import functools
 import importlib
 import warnings
+from logging.config import dictConfig
 from typing import Any, Final
 
 from scrapy import Request
-from scrapy.http import HtmlResponse
+from scrapy.http import Headers, HtmlResponse
+from scrapy.responsetypes import responsetypes
 from scrapy.settings import Settings
 from scrapy.utils import versions
+from scrapy.utils.log import DEFAULT_LOGGING
 from scrapy.utils.misc import load_object
 from scrapy.utils.request import fingerprint
+from scrapy.utils.response import get_meta_refresh
+from twisted.internet.ssl import AcceptableCiphers
 
 from vscrapy_magic.errors import StoreError
+from vscrapy_magic.runtime.loader import NOT_LOADED
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.messages import Bundle, CrawlSpec, decode, encode
 from vscrapy_magic.store.scripts import load_script
 from vscrapy_magic.store.values import Codec
 
-REACTOR: Final = "twisted.internet.reactor"
 _COMPONENTS: Final = (
     "ADDONS",
     "DOWNLOADER_MIDDLEWARES_BASE",
@@ -50,7 +56,9 @@ _CLASSES: Final = (
     "STATS_CLASS",
     "TWISTED_REACTOR",
 )
-_MODULES: Final = ("encodings.idna", "encodings.latin_1", "service_identity", "twisted.web.client")
+_MODULES: Final = ("resource", "service_identity", "twisted.web.client")
+_CODECS: Final = ("charmap", "idna", "latin-1")
+_CIPHERS: Final = "DOWNLOADER_CLIENT_TLS_CIPHERS"
 _SCRIPTS: Final = ("join", "step", "leave")
 _NOBODY: Final = "unix:///nobody/listens/here"
 _LINE_BUFFERED: Final = 1  # _IOLBF of the C library
@@ -63,8 +71,9 @@ def warm() -> None:
         warnings.simplefilter("ignore")  # about old names, some of which this version may not have
         for name in _COMPONENTS:
             for key, value in settings.getdict(name).items():
-                _load(key)  # components by their order,
-                _load(value)  # handlers by their scheme
+                if key not in NOT_LOADED:
+                    _load(key)  # components by their order,
+                    _load(value)  # handlers by their scheme
         for name in _CLASSES:
             _load(settings.get(name))
     for name in _MODULES:
@@ -73,6 +82,9 @@ def warm() -> None:
         except ImportError:
             continue  # not needed by this version
     _remember_versions(settings)
+    dictConfig(DEFAULT_LOGGING)  # a child's own finds the loggers there
+    ciphers: Any = AcceptableCiphers
+    ciphers.fromOpenSSLCipherString(settings.get(_CIPHERS, "DEFAULT"))  # Twisted remembers them
     _use_once()
     _buffer_lines()
 
@@ -94,10 +106,7 @@ def _remember_versions(settings: Settings) -> None:
 
 def _use_once() -> None:
     """Let caches of selectors, codecs, scripts and the driver fill."""
-    page = HtmlResponse("http://localhost/", body=b"<a href='/b'>b</a>", encoding="utf-8")
-    page.css("a::attr(href), a::text").getall()
-    page.xpath("//a[contains(@href, 'b')]/text()").re(r"(.)")
-    fingerprint(Request(page.urljoin("/b")))
+    _parse_once()
     codec = Codec()
     codec.decode(codec.encode({"text": "b", "number": 1}))
     decode(encode(Bundle(files={}, entry="")), Bundle)
@@ -108,6 +117,22 @@ def _use_once() -> None:
         load_script(name)
     with contextlib.suppress(StoreError):
         Store.connect(_NOBODY)
+
+
+def _parse_once() -> None:
+    """What the first page of a crawl goes through: patterns that libraries compile when used."""
+    url = "http://localhost/a.html"
+    body = b"<html><head><title>a</title></head><body><a href='/b'>b</a></body></html>"
+    headers = Headers({b"Content-Type": b"text/html; charset=utf-8"})
+    kind = responsetypes.from_args(headers=headers, url=url, body=body)
+    kind(url, body=body, headers=headers)
+    page = HtmlResponse(url, body=body)  # its encoding has to be found out
+    get_meta_refresh(page)
+    page.css("a::attr(href), a::text").getall()
+    page.xpath("//a[contains(@href, 'b')]/text()").re(r"(.)")
+    fingerprint(Request(page.urljoin("/b")))
+    for name in _CODECS:
+        codecs.lookup(name)
 
 
 def _buffer_lines() -> None:

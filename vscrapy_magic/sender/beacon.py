@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 
 from vscrapy_magic.errors import CrawlNotFoundError, StoreError, VscrapyError
+from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.environment import helper_variables
 from vscrapy_magic.store.keys import SessionId
 from vscrapy_magic.store.messages import SessionRecord
@@ -208,6 +209,7 @@ def _end(store: "Store", session: SessionId) -> None:
     from vscrapy_magic.store.presence import Presence
 
     Presence(store).end_session(session)
+    fail_point("beacon_before_cancel")
     _cancel(store, {session: _GONE})
 
 
@@ -261,6 +263,7 @@ class _Heart:
                 return ""
 
     def _beat(self) -> str:
+        fail_point("beacon_before_beat")
         beat = self._presence.beat_session(self._order.record, ttl_ms=self._order.ttl_ms)
         gone = dict(beat.gone_sessions)
         if not beat.alive:
@@ -288,6 +291,7 @@ class _Heart:
         deadline = time.monotonic() + TRY_FOR_S
         pause_s = _FIRST_RETRY_S
         while True:
+            fail_point("beacon_before_end_session")
             try:
                 _end(self._store, self._session)
             except StoreError:

@@ -4,6 +4,7 @@ Runs in the sender's process. Nothing is imported or executed: modules are found
 """
 
 import ast
+import functools
 import os
 import re
 import sys
@@ -30,15 +31,21 @@ _PACKAGES: Final = frozenset({"site-packages", "dist-packages"})
 
 def module_roots(folder: Path) -> list[Path]:
     """Where modules of the user's own lie: the folder, and what was put on `sys.path`."""
-    system = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
-    system |= {Path(sys.prefix, "bin").resolve(), Path(sys.base_prefix, "bin").resolve()}
     found = [folder.resolve()]
     for entry in sys.path:
         path = Path(entry).resolve()
-        is_system = any(path == each or path.is_relative_to(each) for each in system)
+        is_system = any(path == each or path.is_relative_to(each) for each in _system_folders())
         if path.is_dir() and not is_system and not _PACKAGES & set(path.parts):
             found.append(path)
     return list(dict.fromkeys(found))
+
+
+@functools.cache
+def _system_folders() -> frozenset[Path]:
+    """Python's own folders; the same as long as a process lives."""
+    system = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+    system |= {Path(sys.prefix, "bin").resolve(), Path(sys.base_prefix, "bin").resolve()}
+    return frozenset(system)
 
 
 class Files:

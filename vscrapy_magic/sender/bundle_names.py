@@ -4,6 +4,7 @@ Runs in the sender's process. Scopes are judged by Python's own `symtable`.
 """
 
 import ast
+import functools
 import re
 import symtable
 import sys
@@ -15,6 +16,7 @@ from typing import Final
 from vscrapy_magic.sender.cells import parse
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+STATEMENTS_MAX: Final = 10_000  # whose names are remembered: those of a large notebook
 _INLINE: Final = frozenset({"listcomp", "setcomp", "dictcomp", "genexpr"})
 _OWN_SCOPE: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 # Methods called for what they do to their object.
@@ -27,7 +29,7 @@ _MAIN_PATH: Final = re.compile(r"__main__\.([A-Za-z_]\w*)(\.\w+)*")
 
 @dataclass(slots=True)
 class Uses:
-    """Names of the module that a piece of source uses.
+    """Names of the module that a piece of source uses; kept, so read it only.
 
     Attributes:
         now: when it is executed.
@@ -40,6 +42,7 @@ class Uses:
     maybe: set[str] = field(default_factory=set)
 
 
+@functools.lru_cache(STATEMENTS_MAX)
 def uses(text: str) -> Uses:
     """Names of the module that the source uses; none of source that is no Python."""
     found = Uses()
@@ -104,9 +107,17 @@ def immediate(node: ast.AST) -> Iterator[ast.AST]:
         yield from immediate(child)
 
 
-def binds(node: ast.stmt) -> set[str]:
+def binds(node: ast.stmt) -> frozenset[str]:
     """Names of the module that a statement binds."""
+    names, stars = _binds(node)
+    return names.union(*map(_bound_from, stars)) if stars else names
+
+
+@functools.lru_cache(STATEMENTS_MAX)
+def _binds(node: ast.stmt) -> tuple[frozenset[str], tuple[ast.ImportFrom, ...]]:
+    """What a statement surely binds, and `*` imports, of which the modules decide."""
     found: set[str] = set()
+    stars = []
     for part in immediate(node):
         if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
             found.add(part.id)
@@ -115,12 +126,15 @@ def binds(node: ast.stmt) -> set[str]:
         elif isinstance(part, ast.Import):
             found |= {bound_by(alias) for alias in part.names}
         elif isinstance(part, ast.ImportFrom) and part.module != "__future__":
-            found |= _bound_from(part)
+            if part.names[0].name == "*":
+                stars.append(part)
+            else:
+                found |= {alias.asname or alias.name for alias in part.names}
         elif isinstance(part, ast.MatchAs | ast.MatchStar) and part.name:
             found.add(part.name)
         elif isinstance(part, ast.MatchMapping) and part.rest:
             found.add(part.rest)
-    return found
+    return frozenset(found), tuple(stars)
 
 
 def bound_by(alias: ast.alias) -> str:
@@ -129,8 +143,7 @@ def bound_by(alias: ast.alias) -> str:
 
 
 def _bound_from(node: ast.ImportFrom) -> set[str]:
-    if [alias.name for alias in node.names] != ["*"]:
-        return {alias.asname or alias.name for alias in node.names}
+    """What a `*` import binds."""
     module = sys.modules.get(node.module or "")
     if module is None:
         return set()
@@ -138,7 +151,8 @@ def _bound_from(node: ast.ImportFrom) -> set[str]:
     return set(getattr(module, "__all__", public))
 
 
-def changes(node: ast.stmt) -> set[tuple[str, str]]:
+@functools.lru_cache(STATEMENTS_MAX)
+def changes(node: ast.stmt) -> frozenset[tuple[str, str]]:
     """What a statement changes in place, as (name, attribute); "" is the object as a whole."""
     found: set[tuple[str, str]] = set()
     for part in immediate(node):
@@ -153,7 +167,7 @@ def changes(node: ast.stmt) -> set[tuple[str, str]]:
                 if not attribute and isinstance(given, ast.Constant):
                     attribute = str(given.value)
                 found.add((name, attribute))
-    return {(name, attribute) for name, attribute in found if name}
+    return frozenset((name, attribute) for name, attribute in found if name)
 
 
 def called(node: ast.stmt) -> set[str]:

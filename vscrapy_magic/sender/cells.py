@@ -21,6 +21,7 @@ FUTURE_FLAGS: Final = functools.reduce(
     operator.or_,
     (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names),
 )
+PARSED_MAX: Final = 2000  # cells whose trees are kept: as many as a kernel's notes hold
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")  # str.splitlines knows more than the tokenizer does
 
 
@@ -93,32 +94,59 @@ def parse(source: str, flags: int = 0) -> ast.Module | None:
 
 
 def read_statements(cells: Sequence[Cell]) -> list[Statement]:
-    """All statements in the order of execution; a cell that is no Python never ran and has none."""
+    """All statements in the order of execution; a cell that is no Python never ran and has none.
+
+    Cells that were read before are not parsed again: a notebook has many when one of them crawls.
+    """
     found: list[Statement] = []
     flags = 0
     for cell in cells:
-        tree = parse(cell.source)
-        if tree is None:
-            continue
-        lines = _NEWLINE.split(cell.source)
-        flags |= _future_flags(tree)
-        imports = tuple(_imports(tree))
-        for node in tree.body:
-            first, text = _cut(lines, node)
-            own = parse(text, flags)
-            if own is not None and own.body:
-                found.append(
-                    Statement(
-                        index=len(found),
-                        label=cell.label,
-                        line=cell.first_line + first - 1,
-                        text=text,
-                        node=own.body[0],
-                        flags=flags,
-                        imports=imports,
-                    )
+        parsed = _parsed(cell.source, flags)
+        flags = parsed.flags
+        for first, text, node in parsed.statements:
+            found.append(
+                Statement(
+                    index=len(found),
+                    label=cell.label,
+                    line=cell.first_line + first - 1,
+                    text=text,
+                    node=node,
+                    flags=flags,
+                    imports=parsed.imports,
                 )
+            )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """What the source of one cell says, wherever it stands; nobody changes its trees.
+
+    Attributes:
+        flags: of the compiler, from this cell on.
+        statements: first line, text and tree of each.
+    """
+
+    flags: int
+    statements: tuple[tuple[int, str, ast.stmt], ...] = ()
+    imports: tuple[ast.stmt, ...] = ()
+
+
+@functools.lru_cache(PARSED_MAX)
+def _parsed(source: str, flags: int) -> _Parsed:
+    """The source, with the flags of the cells before it."""
+    tree = parse(source)
+    if tree is None:
+        return _Parsed(flags)
+    lines = _NEWLINE.split(source)
+    flags |= _future_flags(tree)
+    statements = []
+    for node in tree.body:
+        first, text = _cut(lines, node)
+        own = parse(text, flags)
+        if own is not None and own.body:
+            statements.append((first, text, own.body[0]))
+    return _Parsed(flags, tuple(statements), tuple(_imports(tree)))
 
 
 def _cut(lines: Sequence[str], node: ast.stmt) -> tuple[int, str]:

@@ -5,7 +5,6 @@ looked up in the Scrapy that has been imported anyway.
 """
 
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from vscrapy_magic.sender.cells import Cell, ran_here
 from vscrapy_magic.sender.options import CrawlOptions, setting_notes
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.store.inspection import FeedOrder, Source
-from vscrapy_magic.store.messages import Bundle
 from vscrapy_magic.store.values import CannotCrossError, Codec
 
 _MAIN = "__main__"
@@ -51,15 +49,17 @@ def class_order(
     )
     own = _plain(getattr(kind, "custom_settings", None) or {})
     strange = _setting_notes([*options.settings, *settings], own)
+    spider = str(getattr(kind, "name", None) or kind.__name__)
     return Order(
         shipped=shipped,
-        spider=str(getattr(kind, "name", None) or kind.__name__),
+        spider=spider,
         args=options.args,
         settings=given,
         in_force=own,
         workers=options.workers,
         notes=(*options.notes(), *strange, *shipped.notes),
         keep_open=options.keep_open,
+        feeds=_feeds(options, spider, given) if _has_feeds(options, own | given) else None,
     )
 
 
@@ -92,38 +92,20 @@ def class_source(kind: type) -> tuple[Sequence[Cell], Mapping[str, object]]:
     return (Cell(label=path.name, source=source),), vars(main)
 
 
-def feed_order(options: CrawlOptions, order: Order, folder: Path) -> FeedOrder | None:
-    """How the feeds are written; None when there are none.
+def _has_feeds(options: CrawlOptions, in_force: Mapping[str, Any]) -> bool:
+    return bool(options.output or options.overwrite or in_force.get("FEEDS"))
 
-    Args:
-        folder: an empty one, where the feed writer finds the source while it runs.
-    """
-    in_force = order.in_force | order.settings
-    if not (options.output or options.overwrite or in_force.get("FEEDS")):
-        return None
-    _write(order.shipped.bundle, folder)
+
+def _feeds(options: CrawlOptions, spider: str, settings: Mapping[str, Any]) -> FeedOrder:
+    """How the feeds are written, with the source as it was sent."""
     source = Source(
-        entry=str(folder / order.shipped.bundle.entry),
-        spider=order.spider,
-        settings=order.settings,
-        args=order.args,
+        spider=spider,
+        settings=dict(settings),
+        args=options.args,
         output=options.output,
         overwrite=options.overwrite,
-        folder=str(folder),
     )
-    return FeedOrder(source=source, quiet=True)
-
-
-def feed_folder() -> "tempfile.TemporaryDirectory[str]":
-    """A folder for `feed_order`; its user removes it when the feeds are written."""
-    return tempfile.TemporaryDirectory(prefix="vscrapy-feeds-")
-
-
-def _write(bundle: Bundle, folder: Path) -> None:
-    for name, content in bundle.files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    return FeedOrder(source=source)
 
 
 def _by_name(value: Any) -> Any:

@@ -19,6 +19,7 @@ import msgspec
 
 from vscrapy_magic.config import check_platform, runtime_dir
 from vscrapy_magic.errors import ConfigError, ServerStartError
+from vscrapy_magic.sender.inspecting import FOLDER_NAME
 from vscrapy_magic.store.crews import COUNT_FIELD, NAME_FIELD, URL_FIELD, Answer, Call
 from vscrapy_magic.store.environment import ENVIRONMENT_VARIABLE, environment_id, helper_variables
 from vscrapy_magic.store.keeper import READY, SOCKET_NAME
@@ -27,7 +28,6 @@ WORKERS_VARIABLE: Final = "VSCRAPY_LOCAL_WORKERS"
 WORKERS_MIN: Final = 2  # one shows nothing of what several do
 WORKERS_MAX: Final = 4  # more are asked for by number
 ANSWER_WITHIN_S: Final = 30.0  # a server that reads a large file takes a while
-_FOLDER_NAME: Final = "cluster"
 _LOCK_NAME: Final = "cluster.lock"
 _ATTEMPTS: Final = 3  # a keeper may end just when it is asked
 # -P: the folder of whoever asks must not hide modules of this package.
@@ -62,7 +62,7 @@ class LocalCluster:
         call = Call(
             pid=os.getpid(),
             environment=environment_id(),
-            command=_WORKERS,
+            command=(*_WORKERS, "--inspect-in", str(_folder())),
             count=count,
             variables=helper_variables() | {ENVIRONMENT_VARIABLE: environment_id()},
         )
@@ -89,7 +89,7 @@ class LocalCluster:
 
 
 def _folder() -> Path:
-    return runtime_dir() / _FOLDER_NAME
+    return runtime_dir() / FOLDER_NAME
 
 
 def _default_count() -> int:

@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from vscrapy_magic.errors import ConfigError, StateError, StoreError
-from vscrapy_magic.sender.follow import Follower, Listener
+from vscrapy_magic.sender.feeds import Feeds, export
+from vscrapy_magic.sender.follow import SENDER, Follower, Listener
 from vscrapy_magic.sender.items import FailureList, Items
 from vscrapy_magic.sender.spool import CrawlEnd, Spool
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
-from vscrapy_magic.store.crawls import Crawls, CrawlView
+from vscrapy_magic.store.crawls import Crawls
+from vscrapy_magic.store.feed_journal import Note
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.values import read_stat
+from vscrapy_magic.store.views import CrawlView
 
 if TYPE_CHECKING:
     import datetime
@@ -50,7 +53,7 @@ class Crawl:
         view: CrawlView,
         *,
         collect: bool = True,
-        deliver: Callable[[Sequence[Output]], None] = lambda _: None,
+        feeds: Feeds | None = None,
         pulse: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -60,7 +63,7 @@ class Crawl:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._follower: Follower | None = None
-        self._finish: list[Callable[[], object]] = []
+        self._feeds = feeds
         self.id: Final[CrawlId] = view.crawl_id
         self.spider: Final[str] = view.spec.spider
         self.items: Final = Items(spool)
@@ -75,7 +78,7 @@ class Crawl:
                 view,
                 _Dispatch(self),
                 collect=collect,
-                deliver=deliver,
+                deliver=self._deliver,
                 pulse=pulse,
             )
 
@@ -83,13 +86,6 @@ class Crawl:
         """Begin to collect; called once, by the session."""
         if self._follower is not None:
             self._follower.start()
-
-    def before_end(self, finish: Callable[[], object]) -> None:
-        """Call this once when all is collected, before the crawl is told to be over, or at `close`.
-
-        Called in the crawl's own thread; for what must be complete when `wait` returns.
-        """
-        self._finish.append(finish)
 
     def listen(self, listener: Listener) -> None:
         """Tell somebody what the crawl does from now on; of one that is over, how it ended."""
@@ -209,6 +205,33 @@ class Crawl:
         """
         Control(self._need_store()).set(self.id, settings)
 
+    @property
+    def feeds(self) -> tuple[str, ...]:
+        """A line on each feed that was written, and on what went wrong with one; see `attach`."""
+        return tuple(note.text for note in self.feed_notes)
+
+    @property
+    def feed_notes(self) -> tuple[Note, ...]:
+        """The same, with whether the line is bad news."""
+        return tuple(self._feeds.notes) if self._feeds is not None else ()
+
+    def export(self, *files: str, overwrite: bool = True) -> tuple[str, ...]:
+        """Write what has been collected so far into feeds, by Scrapy's exporters.
+
+        Blocks until it is written.
+
+        Args:
+            files: `items.csv`, `items.txt:jsonlines`, any address that `-O` of Scrapy takes.
+            overwrite: begin the files anew; False appends.
+
+        Returns:
+            A line on each feed.
+
+        Raises:
+            ConfigError: not all could be written; the message says what.
+        """
+        return export(self._spool, self.spider, files, overwrite=overwrite)
+
     def to_pandas(self) -> Any:
         """The items as a data frame.
 
@@ -232,19 +255,22 @@ class Crawl:
         """Follow it no further; what is in the spool stays readable. Idempotent."""
         if self._follower is not None:
             self._follower.close()
-        self._run_finish()
+        if self._feeds is not None:
+            self._feeds.leave()
         self._spool.release()
 
-    def _run_finish(self) -> None:
-        while self._finish:
-            try:
-                self._finish.pop(0)()
-            except Exception:
-                # In a thread that has to tell the end of the crawl, whatever fails here.
-                logger.exception("Crawl %s: not all was finished", self.id)
+    def complete_feeds(self) -> None:
+        """Complete the feeds of a crawl that is over and collected; blocks. Idempotent."""
+        if self._feeds is None:
+            return
+        try:
+            self._feeds.finish(len(self._spool))
+        except Exception:
+            # In a thread that has to tell the end of the crawl, whatever fails here.
+            logger.exception("Crawl %s: its feeds were not finished", self.id)
 
     def __repr__(self) -> str:
-        return f"<Crawl {describe(self._view)}>"
+        return f"<Crawl {'; '.join([describe(self._view), *self.feeds])}>"
 
     # Of the follower's thread.
 
@@ -259,8 +285,19 @@ class Crawl:
         for listener in list(self._listeners):
             listener.lines(lines)
 
+    def _deliver(self, outputs: Sequence[Output]) -> None:
+        if self._feeds is None:
+            return
+        self._feeds.deliver(outputs)
+        now_ms = int(time.time() * 1000)
+        news = [
+            LogLine(now_ms, logging.WARNING, "sender", text, SENDER, "sender")
+            for text in self._feeds.news()
+        ]
+        if news:
+            self._lines(news)
+
     def _ended(self, view: CrawlView) -> None:
-        self._run_finish()
         if self._spool.collects:
             try:
                 stats = self._stats_now()
@@ -268,6 +305,7 @@ class Crawl:
                 logger.warning("Crawl %s: its stats are not known: %s", self.id, exc)
                 stats = {}
             self._spool.keep_end(CrawlEnd(view=msgspec.msgpack.encode(view), stats=stats))
+        self.complete_feeds()
         with self._lock:
             self._view = view
             self._over.set()

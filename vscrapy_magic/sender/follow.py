@@ -15,18 +15,22 @@ import msgspec
 from vscrapy_magic.errors import (
     CrawlNotFoundError,
     StoreError,
+    StoreReadOnlyError,
     StoreRolledBackError,
-    StoreUnreachableError,
+    VscrapyError,
 )
+from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.sender.spool import Spool, SpoolFullError
+from vscrapy_magic.store.arrivals import Arrivals, Arrived
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import FINAL_STATES, Crawls, CrawlView, Mover
+from vscrapy_magic.store.crawls import Crawls, Mover
 from vscrapy_magic.store.files import Files
 from vscrapy_magic.store.keys import WorkerName
-from vscrapy_magic.store.logs import LogLine, Logs
+from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState
-from vscrapy_magic.store.outputs import Doorbell, Output, Outputs, Witness
+from vscrapy_magic.store.outputs import Doorbell, Output, Witness
 from vscrapy_magic.store.presence import Liveness, Presence
+from vscrapy_magic.store.views import FINAL_STATES, CrawlView
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +39,15 @@ LOOK_MAX_S: Final = 1.0  # the same, when nothing has changed for a while
 UNCHANGED_S: Final = 5.0  # that while
 GATHER_MIN_S: Final = 0.01  # after something came, before more is asked for; doubles while it does
 GATHER_MAX_S: Final = 0.1  # so that a fast crawl costs ten rounds a second, and a first item none
+CALM_S: Final = 0.2  # without anything new; then what comes next is asked for at once
 LOOK_BUSY_S: Final = 0.1  # between two looks at one that brings much
 RETRY_S: Final = 1.0  # before a server that is away, or a full disk, is tried again
 ALONE_S: Final = 1.5  # without a worker: then it is said that there is none
+STARTING_S: Final = 10.0  # those of a local cluster are not known before they have imported Scrapy
 FILES_WITHIN_S: Final = 10.0  # of the end: a worker that died with its files sends none any more
 QUIET_S: Final = 0.5  # without a line after the end: then the last line has come
 _ALONE_AGAIN_S: Final = 60.0
+_REFUSAL_AFTER_S: Final = 2.0  # without a change: then it is seen whether the server takes writes
 _WAITING_FOR_WORKERS: Final = frozenset({CrawlState.QUEUED, CrawlState.WAITING})
 SENDER: Final = WorkerName("sender")  # in whose name the sender's own lines are shown
 
@@ -86,20 +93,23 @@ class Follower:
         self._deliver = deliver
         self._pulse = pulse
         self._crawls = Crawls(store)
-        self._outputs = Outputs(store, view.crawl_id)
-        self._logs = Logs(store)
+        self._arrivals = Arrivals(store, view.crawl_id)
         self._unacked: Output | None = None
         self._log_after = "0-0"
         self._presence = Presence(store)
+        self._came = False
         self._looked = 0.0
         self._changed = time.monotonic()
         self._gather_s = GATHER_MIN_S
         self._alone_since = 0.0
         self._quiet_since = 0.0
         self._over_since = 0.0
+        self._refusal: StoreError | None = None
         self._files = Files(store, view.crawl_id)
         self._files_coming = False
-        self._problem = ""
+        self._problem: type[VscrapyError] | None = None  # what is wrong, as it was told
+        self._answered = time.monotonic()  # when nothing was wrong yet
+        self._rolled_back = ""  # why not what the server says of the end counts
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name=f"vscrapy-follow-{view.crawl_id}", daemon=True
@@ -137,35 +147,62 @@ class Follower:
 
     def _turn(self, bell: Doorbell) -> None:
         try:
-            came = self._take_outputs() | self._take_lines() | self._take_files()
+            came = self._fetch() | self._take_files()
+            self._tell_problem(self._refusal)
             now = time.monotonic()
             self._quiet_since = now if came or not self._quiet_since else self._quiet_since
-            if now - self._looked >= (LOOK_BUSY_S if came else 0):
-                self._looked = now
-                self._pulse()
-                self._look()
             if came:
                 self._stop.wait(self._gather_s)
                 self._gather_s = min(GATHER_MAX_S, 2 * self._gather_s)
             else:
-                self._gather_s = GATHER_MIN_S
-                with self._store.errors_wrapped():
-                    bell.wait(self._after, self._log_after, self._wait_s())
-            self._tell_problem("")
+                self._wait(bell)
         except StoreRolledBackError as exc:
-            self._tell_problem(str(exc))
-            self._crawls.move(self._view.crawl_id, CrawlState.STORE_ROLLED_BACK, Mover.SENDER)
-            self._collect = False
+            self._roll_back(exc)
         except CrawlNotFoundError:
-            self._lose(f"the server at {self._store.address} does not know it any more")
-        except (StoreUnreachableError, SpoolFullError) as exc:
-            self._tell_problem(str(exc))
+            self._lose(self._forgotten)
+        except (StoreError, SpoolFullError) as exc:
+            self._be_patient(exc)
+
+    def _be_patient(self, exc: VscrapyError) -> None:
+        if not self._stop.is_set():
+            self._tell_problem(exc)
             self._stop.wait(RETRY_S)
-        except StoreError as exc:
-            if self._stop.is_set():
-                return
-            self._tell_problem(str(exc))
-            self._stop.wait(RETRY_S)
+
+    @property
+    def _forgotten(self) -> str:
+        return (
+            f"the server at {self._store.address} does not know it any more: it was emptied, or "
+            "started again without its data; run it again"
+        )
+
+    def _roll_back(self, exc: StoreRolledBackError) -> None:
+        """The server forgot what is in the spool: what it does from now on is no part of this."""
+        why = "the server lost what had been read; run it again, on one with appendfsync always"
+        try:
+            self._crawls.move(
+                self._view.crawl_id,
+                CrawlState.STORE_ROLLED_BACK,
+                Mover.SENDER,
+                reason=CrawlState.STORE_ROLLED_BACK,
+                why=why,
+            )
+        except CrawlNotFoundError:
+            self._lose(self._forgotten)
+        except StoreError as away:
+            self._be_patient(away)
+        else:
+            self._tell_problem(exc)
+            self._rolled_back, self._collect, self._unacked = why, False, None
+
+    def _wait(self, bell: Doorbell) -> None:
+        """Until something comes, and a little longer when much has come of late."""
+        begun = time.monotonic()
+        with self._store.errors_wrapped():
+            rang = bell.wait(self._after, self._log_after, self._wait_s())
+        if time.monotonic() - begun > CALM_S:
+            self._gather_s = GATHER_MIN_S
+        elif rang and self._gather_s > GATHER_MIN_S:
+            self._stop.wait(self._gather_s)
 
     def _wait_s(self) -> float:
         if self._view.state in FINAL_STATES:
@@ -176,27 +213,49 @@ class Follower:
     def _after(self) -> Witness | None:
         return self._spool.last
 
-    def _take_outputs(self) -> bool:
-        if not self._collect:
-            return False
-        outputs = self._outputs.read(self._after)
-        if outputs:
-            kept = self._spool.keep(outputs)
-            self._unacked = outputs[-1]  # until the server has heard of it, though it goes away
-            self._deliver(kept)
-        if self._unacked is not None:
-            self._outputs.ack(self._unacked)
+    def _fetch(self) -> bool:
+        """One look at the crawl; whether it brought outputs or lines."""
+        now = time.monotonic()
+        acked = self._unacked
+        arrived = self._arrivals.fetch(
+            self._after,
+            self._log_after,
+            ack=acked,
+            with_outputs=self._collect,
+            with_view=not self._came or now - self._looked >= LOOK_BUSY_S,
+            with_refusal=self._problem is StoreReadOnlyError
+            or now - self._changed > _REFUSAL_AFTER_S,
+        )
+        self._refusal = arrived.refusal
+        if acked is not None:
             self._unacked = None
-        return bool(outputs)
+            fail_point("sender_after_ack")
+        self._take_outputs(arrived.outputs)
+        self._take_lines(arrived)
+        if arrived.view is not None:
+            self._looked = now
+            self._pulse()
+            self._look(arrived.view)
+        self._came = bool(arrived.outputs or arrived.lines)
+        return self._came
 
-    def _take_lines(self) -> bool:
-        lines, self._log_after = self._logs.read(self._view.crawl_id, self._log_after)
-        if not lines:
-            return False
+    def _take_outputs(self, outputs: list[Output]) -> None:
+        """Keep them; they are acknowledged with the next look, when all have got them."""
+        if not outputs:
+            return
+        fail_point("sender_before_spool")
+        kept = self._spool.keep(outputs)
+        self._unacked = outputs[-1]  # until the server has heard of it, though it goes away
+        fail_point("sender_after_spool_before_ack")
+        self._deliver(kept)
+
+    def _take_lines(self, arrived: Arrived) -> None:
+        self._log_after = arrived.log_after
+        if not arrived.lines:
+            return
         if self._spool.collects:
-            self._spool.keep_lines(lines)
-        self._listener.lines(lines)
-        return True
+            self._spool.keep_lines(arrived.lines)
+        self._listener.lines(arrived.lines)
 
     def _take_files(self) -> bool:
         """Files that the spider wrote; they are asked for when the crawl is over."""
@@ -207,8 +266,13 @@ class Follower:
         self._files_coming = bool(coming)
         return came
 
-    def _look(self) -> None:
-        before, self._view = self._view, self._crawls.view(self._view.crawl_id)
+    def _look(self, view: CrawlView) -> None:
+        if self._rolled_back:
+            state = CrawlState.STORE_ROLLED_BACK
+            view = msgspec.structs.replace(
+                view, state=state, close_reason=state, why=self._rolled_back
+            )
+        before, self._view = self._view, view
         if self._view.state in FINAL_STATES and before.state not in FINAL_STATES:
             self._quiet_since = time.monotonic()
         if self._view != before:
@@ -223,11 +287,11 @@ class Follower:
             self._alone_since = 0.0
             return
         self._alone_since = self._alone_since or now
-        if now - self._alone_since < ALONE_S:
+        env = self._view.spec.env
+        if now - self._alone_since < (STARTING_S if env else ALONE_S):
             return
         self._store.check_writes()  # a full server is why workers can do nothing
         self._alone_since = now + _ALONE_AGAIN_S  # not again for a while
-        env = self._view.spec.env
         live = [w for w in self._presence.workers() if w.liveness is not Liveness.GONE]
         if not live:
             self._say(
@@ -246,18 +310,27 @@ class Follower:
         self._quiet_since = time.monotonic() - 2 * QUIET_S
         if self._view.state in FINAL_STATES:
             return
-        self._view = msgspec.structs.replace(self._view, state=CrawlState.LOST, why=why)
+        now_ms = int(time.time() * 1000)
+        self._view = msgspec.structs.replace(
+            self._view, state=CrawlState.LOST, why=why, ended_ms=now_ms
+        )
         self._listener.view(self._view)
 
-    def _tell_problem(self, text: str) -> None:
-        """Show what is wrong once, and once that it is right again."""
-        if text == self._problem:
+    def _tell_problem(self, exc: VscrapyError | None) -> None:
+        """Show what is wrong once, and once that it is right again; None: nothing is wrong."""
+        kind = None if exc is None else type(exc)
+        if kind is self._problem:
+            self._answered = self._answered if kind else time.monotonic()
+            return  # its words may change: a connection that broke is one that is refused next
+        before, self._problem = self._problem, kind
+        if exc is not None:
+            self._say(logging.WARNING, str(exc))
             return
-        self._problem = text
-        if text:
-            self._say(logging.WARNING, text)
-        else:
-            self._say(logging.INFO, "the server answers again")
+        after = f"after {time.monotonic() - self._answered:.0f} s"
+        if before is SpoolFullError:
+            self._say(logging.INFO, f"there is room for items again, {after}")
+        elif before is not StoreRolledBackError:
+            self._say(logging.INFO, f"the server answers again, {after}")
 
     def _say(self, level: int, text: str) -> None:
         """A line of the sender's own."""

@@ -7,6 +7,7 @@ process may be a notebook's kernel.
 
 import argparse
 import difflib
+import functools
 import logging
 import os
 import re
@@ -169,8 +170,9 @@ class OptionParser(argparse.ArgumentParser):
         return None if arg_string.startswith(_STDOUT_FEED) else super()._parse_optional(arg_string)
 
 
+@functools.cache
 def parser(prog: str, target: str) -> OptionParser:
-    """The options of a crawl.
+    """The options of a crawl; made once, and changed by nobody.
 
     Args:
         prog: as typed: `vscrapy crawl`, `%%vcrawl`.

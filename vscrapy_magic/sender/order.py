@@ -6,29 +6,25 @@ force for the spider, so that no worker counts them for itself.
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.bundle import Shipped, ship_file
+from vscrapy_magic.sender.inspecting import Inspecting, file_source, project_source
 from vscrapy_magic.sender.options import MASK, CrawlOptions, setting_notes
-from vscrapy_magic.sender.project import (
-    data_files,
-    inspect,
-    shared_state_of,
-    source_files,
-    spider_file,
-)
-from vscrapy_magic.store.crawls import Crawls, new_crawl_id
+from vscrapy_magic.sender.project import data_files, shared_state_of, source_files
+from vscrapy_magic.store.crawls import new_crawl_id
 from vscrapy_magic.store.inspection import FeedOrder, Inspection, Source
 from vscrapy_magic.store.keys import SessionId
 from vscrapy_magic.store.messages import Bundle, CloseLimits, CrawlSpec, encode
-from vscrapy_magic.store.shared import Defaults
+from vscrapy_magic.store.placement import Placement
 from vscrapy_magic.store.values import CannotCrossError, Codec
+from vscrapy_magic.store.views import CrawlView
 
-OUT_BYTES_MAX: Final = Defaults().out_bytes_max
 _FIFO_QUEUES: Final = "FifoMemoryQueue"
 
 
@@ -87,14 +83,17 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Order {self.spider}: {len(bundle.files)} files, environment {env}>"
 
 
-def project_order(options: CrawlOptions) -> Order:
+def project_order(options: CrawlOptions, begun: Inspecting | None = None) -> Order:
     """An order for a spider of the project around the working folder.
+
+    Args:
+        begun: the reading of its source, when that has begun.
 
     Raises:
         ConfigError: there is no such project or spider, or an option cannot be used.
     """
-    source = _source(options, spider=options.target)
-    found = inspect(source)
+    with begun or Inspecting(project_source(options)) as inspecting:
+        source, found = inspecting.source, inspecting.result()
     bundle = Bundle(
         files=source_files(found) | data_files(options.files),
         entry="",
@@ -105,16 +104,18 @@ def project_order(options: CrawlOptions) -> Order:
     return _order(options, source, found, shipped)
 
 
-def file_order(options: CrawlOptions) -> Order:
+def file_order(options: CrawlOptions, begun: Inspecting | None = None) -> Order:
     """An order for the spider in one file, with what it uses from beside it, or of its project.
+
+    Args:
+        begun: the reading of its source, when that has begun.
 
     Raises:
         ConfigError: the file cannot be read or run, or an option cannot be used.
     """
-    path = spider_file(options.target).resolve()
-    source = _source(options, entry=str(path))
-    found = inspect(source)
-    shipped = ship_file(path, env=options.environment())
+    with begun or Inspecting(file_source(options)) as inspecting:
+        source, found = inspecting.source, inspecting.result()
+    shipped = ship_file(Path(source.entry), env=options.environment())
     bundle = msgspec.structs.replace(
         shipped.bundle,
         files=source_files(found) | shipped.bundle.files | data_files(options.files),
@@ -127,17 +128,6 @@ def file_order(options: CrawlOptions) -> Order:
 def digest_of(bundle: Bundle) -> str:
     """The name that a bundle is kept under."""
     return hashlib.sha256(encode(bundle)).hexdigest()
-
-
-def _source(options: CrawlOptions, *, entry: str = "", spider: str = "") -> Source:
-    return Source(
-        entry=entry,
-        spider=spider,
-        settings=options.cmdline_settings(),
-        args=options.args,
-        output=options.output,
-        overwrite=options.overwrite,
-    )
 
 
 def _order(options: CrawlOptions, source: Source, found: Inspection, shipped: Shipped) -> Order:
@@ -153,24 +143,24 @@ def _order(options: CrawlOptions, source: Source, found: Inspection, shipped: Sh
         workers=options.workers,
         notes=(*options.notes(), *strange, *shipped.notes),
         keep_open=options.keep_open,
-        feeds=FeedOrder(source=source, quiet=options.nolog) if found.feeds else None,
+        feeds=FeedOrder(source=source) if found.feeds else None,
     )
 
 
 def place(
     order: Order,
-    crawls: Crawls,
+    placement: Placement,
     session: SessionId | None,
     *,
     env: str = "",
-    out_bytes_max: int = OUT_BYTES_MAX,
-) -> CrawlSpec:
+    before: Callable[[CrawlSpec], object] = lambda _: None,
+) -> CrawlView:
     """Ship the source and create the crawl; workers begin at once.
 
     Args:
+        before: called before the crawl is there, for what must be kept if we end right after.
         session: the owner; None for a detached crawl.
         env: environment that its workers must have; empty for any.
-        out_bytes_max: of outputs that nobody has collected; beyond it the crawl waits.
 
     Raises:
         ConfigError: a setting cannot be sent, or a number is none.
@@ -178,6 +168,7 @@ def place(
     shipped = order.shipped
     in_force = order.in_force | order.settings
     queue = str(in_force.get("SCHEDULER_MEMORY_QUEUE", ""))
+    ground = placement.survey(shipped.digest)
     spec = CrawlSpec(
         crawl_id=new_crawl_id(),
         spider=order.spider,
@@ -190,11 +181,10 @@ def place(
         keep_open=order.keep_open,
         limits=_limits(in_force),
         env=env,
-        out_bytes_max=out_bytes_max,
+        out_bytes_max=ground.defaults.out_bytes_max,
     )
-    crawls.put_bundle(shipped.bundle, shipped.digest)
-    crawls.create(spec)
-    return spec
+    before(spec)
+    return placement.create(spec, ground, shipped.bundle)
 
 
 def _encoded(settings: Mapping[str, Any]) -> dict[str, msgspec.Raw]:

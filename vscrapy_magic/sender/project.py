@@ -1,7 +1,7 @@
 """Owns what is read of the sender's disk to be sent: a spider's project, or its file; data files.
 
-Runs in the sender's process. The user's code is not imported here: `inspect` starts the process
-that does it (`runtime/inspect.py`) and hands on what it found.
+Runs in the sender's process. The user's code is not imported here: another process has done that
+(`inspecting.py`) and told what it found.
 """
 
 import ast
@@ -9,25 +9,17 @@ import fnmatch
 import os
 import re
 import stat
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.bundle_family import Source as SourceTree
 from vscrapy_magic.sender.bundle_files import Files
-from vscrapy_magic.sender.options import nearest
 from vscrapy_magic.sender.shared_state import shared_state
-from vscrapy_magic.store.inspection import Inspection, Source
+from vscrapy_magic.store.inspection import Inspection
 
 FILES_BYTES_MAX: Final = 50 * 1024 * 1024  # of all shipped files together
-INSPECT_TIMEOUT_S: Final = 120.0  # for imports of the user's code
-# -P: the user's folder is the working folder, and must not hide modules of this package.
-_COMMAND: Final = (sys.executable, "-P", "-m", "vscrapy_magic.runtime.inspect")
 _CONFIG: Final = "scrapy.cfg"
 _SKIPPED: Final = frozenset(
     {"__pycache__", "node_modules", "build", "dist", "site-packages", "venv", "env"}
@@ -35,56 +27,6 @@ _SKIPPED: Final = frozenset(
 _SKIPPED_AT_ROOT: Final = frozenset({"tests", "test", "docs"})  # unless a spider imports them
 _NO_SOURCE: Final = (".pyc", ".pyo", ".egg-info")
 _PLACEHOLDER: Final = re.compile(r"%\([^)]*\)[-+ #0]*\d*\.?\d*[a-z]")  # in addresses of feeds
-
-
-def inspect(source: Source) -> Inspection:
-    """What the spider's source says; imports the user's code in a process of its own.
-
-    Raises:
-        ConfigError: it cannot be run; one line, with file and line or the nearest name.
-    """
-    command = subprocess.run(
-        _COMMAND,
-        input=msgspec.json.encode(source),
-        stdout=subprocess.PIPE,
-        check=False,
-        timeout=INSPECT_TIMEOUT_S,
-    )
-    if not command.stdout:
-        raise ConfigError(
-            f"{source.entry or source.spider}: the process that imports it ended by itself "
-            f"(exit code {command.returncode}); see above, or import it with `python`"
-        )
-    found = msgspec.json.decode(command.stdout, type=Inspection)
-    if found.error:
-        raise ConfigError(found.error + _hint(source, found.names))
-    return found
-
-
-def _hint(source: Source, names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    close = nearest(source.spider, names)
-    return f"; did you mean {close!r}?" if close else f"; there is {', '.join(names)}"
-
-
-def spider_file(name: str) -> Path:
-    """The path of a spider's file, when there is one.
-
-    Raises:
-        ConfigError: there is none; one line, with the nearest name in its folder.
-    """
-    path = Path(name)
-    if path.suffix not in {".py", ".pyw"}:
-        raise ConfigError(f"{path}: a spider file ends in .py")
-    try:
-        with path.open("rb"):
-            return path
-    except OSError as exc:
-        beside = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        close = nearest(path.name, beside)
-        hint = f"; did you mean {path.parent / close}?" if close else ""
-        raise ConfigError(f"{path}: {exc.strerror}{hint}") from exc
 
 
 def source_files(found: Inspection) -> dict[str, bytes]:

@@ -6,13 +6,12 @@ interrupt stops the crawl, the second kills it, the third leaves at once.
 
 import os
 import signal
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 from vscrapy_magic.errors import ConfigError, StoreError
 from vscrapy_magic.sender.crawl import Crawl, describe
-from vscrapy_magic.sender.feeds import FeedWriter
 from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order
@@ -55,8 +54,7 @@ def run(session: Session, order: Order, options: CrawlOptions) -> int:
             terminal.say(f"WARNING: {order.shipped.pinned}: on one worker; --workers N overrides")
         if options.detach or options.background:
             return _detach(session, order, options, terminal)
-        feed_log = None if log is sys.stderr else log
-        return _Run(session, order, terminal).to_its_end(feed_log)
+        return _Run(session, order, terminal).to_its_end()
 
 
 def _write_pid(path: str) -> None:
@@ -69,22 +67,23 @@ def _write_pid(path: str) -> None:
 
 
 def _detach(session: Session, order: Order, options: CrawlOptions, terminal: Terminal) -> int:
-    if options.output or options.overwrite:
-        named = (options.output or options.overwrite)[0]
+    files = (*options.output, *options.overwrite)
+    named = next((each for each in files if each.startswith("-")), "")
+    if named:
         raise ConfigError(
-            f"{named}: a detached crawl has nobody here to write it; leave it out, and fetch the "
-            "items with `vscrapy items ID`"
+            f"{named}: a detached crawl has nobody here to print its items; leave it out, and "
+            "fetch them with `vscrapy items ID`"
         )
-    if order.feeds is not None:
-        terminal.note("FEEDS are not written for a detached crawl: `vscrapy items ID` fetches them")
     if not options.detach:
         terminal.note("--bg: in a terminal the same as --detach")
-    crawl = session.place(order, detach=True)
+    crawl = session.place(order, detach=True, collect=False)
     terminal.say(f"crawl {crawl.id} {crawl.spider} goes on by itself on {_where(session)}")
     terminal.say(
         f"`vscrapy logs {crawl.id} -f` follows it, `vscrapy items {crawl.id}` fetches its items, "
         f"`vscrapy stop {crawl.id}` ends it"
     )
+    if order.feeds is not None:
+        terminal.say(f"`vscrapy attach {crawl.id}`, typed on this machine, writes its feeds")
     _tell_workers(session, terminal)
     return EXIT_FINISHED
 
@@ -103,6 +102,54 @@ def _tell_workers(session: Session, terminal: Terminal) -> None:
         )
 
 
+def attend(
+    crawl: Crawl, terminal: Terminal, output: Sequence[str], overwrite: Sequence[str]
+) -> int:
+    """Follow a crawl that another sender began to its end; the exit code. An interrupt leaves it.
+
+    Args:
+        output: feeds that all its items are appended to then.
+        overwrite: those that begin anew.
+
+    Raises:
+        ConfigError: a feed cannot be written.
+    """
+    crawl.listen(terminal)
+    with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
+        while not crawl.is_over:
+            crawl.wait(LOOK_S)
+            if interrupts.count:
+                terminal.say(f"crawl {crawl.id} was left; `vscrapy stop {crawl.id}` ends it")
+                return EXIT_INTERRUPTED
+    are_written = tell_feeds(crawl, terminal)
+    for files, anew in ((output, False), (overwrite, True)):
+        for line in crawl.export(*files, overwrite=anew) if files else ():
+            terminal.say(line)
+    terminal.say(f"crawl {describe(crawl.view)}")
+    missing = crawl.view.totals.items - len(crawl.items)
+    if missing > 0:
+        terminal.say(
+            f"{missing} of its items are with the sender that collected them, on another machine "
+            "or of another user"
+        )
+    is_well = crawl.state is CrawlState.FINISHED and are_written
+    return EXIT_FINISHED if is_well else EXIT_FAILED
+
+
+def tell_feeds(crawl: Crawl, terminal: Terminal) -> bool:
+    """Show what was done for the feeds; whether all of them are as they should be."""
+    is_well = True
+    for note in crawl.feed_notes:
+        (terminal.say if note.bad else terminal.note)(note.text)
+        is_well = is_well and not note.bad
+    if not is_well:
+        terminal.say(
+            f"not all feeds were written; the items are kept: `vscrapy attach {crawl.id}` writes "
+            f"the feeds again, `vscrapy items {crawl.id} -O FILE` another one"
+        )
+    return is_well
+
+
 class _Run:
     """One crawl from its order to its exit code."""
 
@@ -111,23 +158,17 @@ class _Run:
         self._order = order
         self._terminal = terminal
 
-    def to_its_end(self, feed_log: TextIO | None) -> int:
-        feeds = self._order.feeds
-        writer = FeedWriter(feeds, feed_log) if feeds is not None else None
-        try:
-            with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
-                deliver = writer.deliver if writer is not None else lambda _: None
-                crawl = self._session.place(self._order, deliver=deliver)
-                self._terminal.note(f"crawl {crawl.id} {crawl.spider} on {_where(self._session)}")
-                _tell_workers(self._session, self._terminal)
-                crawl.listen(self._terminal)
-                is_over = self._wait(crawl, interrupts)
-        finally:
-            are_written = writer is None or writer.close()
+    def to_its_end(self) -> int:
+        with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
+            crawl = self._session.place(self._order)
+            self._terminal.note(f"crawl {crawl.id} {crawl.spider} on {_where(self._session)}")
+            _tell_workers(self._session, self._terminal)
+            crawl.listen(self._terminal)
+            is_over = self._wait(crawl, interrupts)
         if not is_over:
             self._terminal.say(f"crawl {crawl.id} was left; its workers end it by themselves")
             return EXIT_INTERRUPTED
-        return self._ended(crawl, interrupts, are_written=are_written)
+        return self._ended(crawl, interrupts)
 
     def _wait(self, crawl: Crawl, interrupts: Interrupts) -> bool:
         """Wait for the end; False when the user does not want to wait any more."""
@@ -150,16 +191,13 @@ class _Run:
         try:
             crawl.stop(now=now)
         except StoreError as exc:
-            self._terminal.say(f"{exc}; once more leaves")
+            self._terminal.say(f"{exc}; once more {'leaves' if now else 'tries to kill it'}")
 
-    def _ended(self, crawl: Crawl, interrupts: Interrupts, *, are_written: bool) -> int:
+    def _ended(self, crawl: Crawl, interrupts: Interrupts) -> int:
         view, order = crawl.view, self._order
         if order.flag("STATS_DUMP", default=True) and order.log_level <= _INFO:
             self._terminal.dump_stats(crawl.stats, view.ended_ms)
-        if not are_written:
-            self._terminal.say(
-                f"not all feeds were written; the items are kept: `vscrapy items {crawl.id}`"
-            )
+        are_written = tell_feeds(crawl, self._terminal)
         is_well = view.state is CrawlState.FINISHED and are_written
         say = self._terminal.note if is_well else self._terminal.say
         say(f"crawl {describe(view)}")

@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 import msgspec
@@ -22,25 +22,26 @@ from vscrapy_magic.sender.beacon import Beacon
 from vscrapy_magic.sender.classes import class_order, class_source
 from vscrapy_magic.sender.cluster import LocalCluster
 from vscrapy_magic.sender.crawl import Crawl
-from vscrapy_magic.sender.feeds import ClassFeeds
+from vscrapy_magic.sender.feeds import Feeds
+from vscrapy_magic.sender.follow import Listener
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order, place
 from vscrapy_magic.sender.spool import Spool, prune, spool_root
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, CrawlView
+from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.environment import environment_id
 from vscrapy_magic.store.keys import CrawlId, SessionId
-from vscrapy_magic.store.messages import SessionRecord
-from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.logs import LogLine
+from vscrapy_magic.store.messages import CrawlSpec, SessionRecord
+from vscrapy_magic.store.placement import Placement
 from vscrapy_magic.store.presence import Liveness, Presence
 from vscrapy_magic.store.shared import Shared
+from vscrapy_magic.store.views import CrawlView
 
 logger = logging.getLogger(__name__)
 
 _SESSION_BYTES: Final = 8
 _LOOK_S: Final = 1.0  # between two looks at the heartbeat's process
-
-Deliver = Callable[[Sequence[Output]], None]
 
 
 class Session:
@@ -68,6 +69,7 @@ class Session:
         self._ttl_ms = ttl_ms
         self._presence = Presence(store)
         self._crawls = Crawls(store)
+        self._placement = Placement(store)
         self._followed: dict[CrawlId, Crawl] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -134,7 +136,8 @@ class Session:
             settings: by name; they win over those of the spider. Classes may be given as such.
             workers: at most so many; None: all, or one when the spider keeps state between pages.
             keep_open: wait for `push` when there is nothing left to do.
-            detach: the crawl goes on when this session ends; its feeds are not written.
+            detach: the crawl goes on when this session ends; then who attaches to it, as this user
+                on this machine, writes its feeds on.
 
         Raises:
             ConfigError: it cannot be ordered so.
@@ -153,52 +156,58 @@ class Session:
             logger.warning("%s", note)
         if order.shipped.pinned and workers is None:
             logger.warning("%s: on one worker; workers=N overrides", order.shipped.pinned)
-        if detach:
-            return self.place(order, detach=True)
-        feeds = ClassFeeds(options, order)
-        try:
-            return self.place(order, deliver=feeds.deliver, finish=lambda: _finish(feeds))
-        except BaseException:
-            feeds.close()
-            raise
+        crawl = self.place(order, detach=detach)
+        crawl.listen(_FeedWarner(crawl))
+        return crawl
 
     def place(
         self,
         order: Order,
         *,
         detach: bool = False,
-        deliver: Deliver = lambda _: None,
-        finish: Callable[[], object] | None = None,
+        collect: bool = True,
+        listener: Listener | None = None,
     ) -> Crawl:
         """Ship the source and start the crawl; returns at once.
 
         Args:
             detach: the crawl goes on when this session ends.
-            deliver: gets the crawl's new outputs, in the follower's thread, before they are
-                acknowledged; for writers of feeds.
-            finish: called there too, when all is collected, before the crawl is told to be over.
+            collect: False leaves what a detached crawl brings to those who attach to it: for a
+                session that ends right away.
+            listener: hears of the crawl from its very beginning.
 
         Raises:
             StateError: the session is over: closed, or judged gone by the others.
             ConfigError: the order cannot be placed.
         """
         self.check()
-        spec = place(
+        kept: list[tuple[Spool, Feeds | None]] = []
+
+        def keep(spec: CrawlSpec) -> None:
+            spool = Spool(self._root, spec.crawl_id, spec)
+            bundle = order.shipped.bundle
+            feeds = Feeds.keep(order.feeds, bundle, spool.folder) if order.feeds else None
+            kept.append((spool, feeds))
+
+        view = place(
             order,
-            self._crawls,
+            self._placement,
             None if detach else self.record.session,
             env=environment_id() if self.is_local else "",
-            out_bytes_max=Shared(self.store).read().out_bytes_max,
+            before=keep,
         )
-        view = self._crawls.view(spec.crawl_id)
-        spool = Spool(self._root, spec.crawl_id, spec)
-        return self._adopt(view, spool, deliver=deliver, finish=finish)
+        spool, feeds = kept[0]
+        return self._adopt(
+            view, spool, feeds if collect else None, collect=collect, listener=listener
+        )
 
     def attach(self, crawl_id: str) -> Crawl:
         """Find a crawl again: one of this session, of an ended one, or a detached one.
 
         The spool is read first, so that this works when the server is long gone. Outputs of a crawl
-        whose own sender is alive elsewhere stay with that sender.
+        whose own sender is alive elsewhere stay with that sender. Feeds that were ordered with the
+        crawl, by this user on this machine, are written on: complete when `wait` returns; of a
+        crawl that is over and collected, when this returns. `Crawl.feeds` says what was done.
 
         Raises:
             CrawlNotFoundError: neither the spool nor the server knows it.
@@ -209,10 +218,15 @@ class Session:
                 return self._followed[known]
         kept = open_kept(crawl_id)
         if kept is not None:
+            kept.complete_feeds()
             return kept
         view = self._crawls.view(known)
         collect = view.spec.session is None or not self._is_alive(view.spec.session)
-        return self._adopt(view, Spool(self._root, known, view.spec), collect=collect)
+        spool = Spool(self._root, known, view.spec)
+        collect = collect and spool.collects
+        return self._adopt(
+            view, spool, Feeds.find(spool.folder) if collect else None, collect=collect
+        )
 
     def _is_alive(self, session: SessionId) -> bool:
         return any(
@@ -224,23 +238,23 @@ class Session:
         self,
         view: CrawlView,
         spool: Spool,
+        feeds: Feeds | None,
         *,
         collect: bool = True,
-        deliver: Deliver = lambda _: None,
-        finish: Callable[[], object] | None = None,
+        listener: Listener | None = None,
     ) -> Crawl:
         crawl = Crawl(
             self.store,
             spool,
             view,
-            collect=collect and spool.collects,
-            deliver=deliver,
+            collect=collect,
+            feeds=feeds,
             pulse=self._pulse,
         )
         with self._lock:
             self._followed[view.crawl_id] = crawl
-        if finish is not None:
-            crawl.before_end(finish)
+        if listener is not None:
+            crawl.listen(listener)
         crawl.follow()
         return crawl
 
@@ -314,10 +328,22 @@ class Session:
         return f"<Session {self.store.address}{' closed' if self._closed else ''}>"
 
 
-def _finish(feeds: ClassFeeds) -> None:
-    problem = feeds.close()
-    if problem:
-        logger.warning("%s", problem)
+class _FeedWarner:
+    """Warns of feeds that are not as they should be, where nobody else shows it."""
+
+    def __init__(self, crawl: Crawl) -> None:
+        self._crawl = crawl
+
+    def lines(self, lines: Sequence[LogLine]) -> None:
+        """Not of interest; a listener must have it."""
+
+    def view(self, view: CrawlView) -> None:
+        """Not of interest; a listener must have it."""
+
+    def ended(self, _view: CrawlView) -> None:
+        for note in self._crawl.feed_notes:
+            if note.bad:
+                logger.warning("Crawl %s: %s", self._crawl.id, note.text)
 
 
 def attach(crawl_id: str) -> Crawl:
@@ -328,7 +354,11 @@ def attach(crawl_id: str) -> Crawl:
     Raises:
         CrawlNotFoundError: neither the spool nor the server knows it.
     """
-    return open_kept(crawl_id) or Session.connect(kind="python").attach(crawl_id)
+    kept = open_kept(crawl_id)
+    if kept is None:
+        return Session.connect(kind="python").attach(crawl_id)
+    kept.complete_feeds()
+    return kept
 
 
 def open_kept(crawl_id: str) -> Crawl | None:
@@ -342,5 +372,6 @@ def open_kept(crawl_id: str) -> Crawl | None:
         spool.close()
         return None
     view = msgspec.msgpack.decode(end.view, type=CrawlView)
+    feeds = Feeds.find(spool.folder) if spool.collects else None  # its sender may be at them
     spool.release()
-    return Crawl(None, spool, view)
+    return Crawl(None, spool, view, feeds=feeds)

@@ -26,8 +26,9 @@ import platformdirs
 from vscrapy_magic.config import private_dir
 from vscrapy_magic.errors import VscrapyError
 from vscrapy_magic.sender.files import CrawlFiles
-from vscrapy_magic.sender.frames import Frames, LineFiles, replace_file
+from vscrapy_magic.sender.frames import LineFiles, replace_file
 from vscrapy_magic.store.failures import FailureGroup, FailureRecord, buried, read_failures
+from vscrapy_magic.store.frames import Frames
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlSpec, decode, encode
@@ -170,7 +171,13 @@ class Spool:
             )
         last = self.last.commit_no if self.last else -1
         new = [output for output in outputs if output.commit_no > last]
-        self._frames.append(map(msgspec.msgpack.encode, new))
+        try:
+            self._frames.append(map(msgspec.msgpack.encode, new))
+        except OSError as exc:  # a quota, or a disk that fails; what was written is not counted
+            raise SpoolFullError(
+                f"{self.folder} cannot be written ({exc.strerror}): items wait on the server until "
+                f"it can (or choose another folder with {SPOOL_VARIABLE})"
+            ) from exc
         for output in new:
             self._note(output)
         return new
@@ -186,6 +193,10 @@ class Spool:
         self._items.append(self._items[-1] + output.item_count)
         self.last = output.witness
         self._noted += 1
+
+    def __len__(self) -> int:
+        """Entries."""
+        return self._noted
 
     @property
     def item_count(self) -> int:

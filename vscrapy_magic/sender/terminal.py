@@ -17,9 +17,9 @@ from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.follow import SENDER
 from vscrapy_magic.sender.lines import RAW_SOURCES, clean_lines
 from vscrapy_magic.sender.options import MASK
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.views import CrawlView
 
 # Scrapy's own defaults.
 FORMAT: Final = "%(asctime)s [%(name)s] %(levelname)s: %(message)s"
@@ -86,12 +86,20 @@ class Terminal:
         self._waits = ""
 
     def lines(self, lines: Sequence[LogLine]) -> None:
+        if self._log is not sys.stderr:
+            self._say_problems(lines)
         if self._log is None:
             return
         text = "".join(map(self._form.text, lines))
         with self._lock, contextlib.suppress(BrokenPipeError):
             self._log.write(text)
             self._log.flush()
+
+    def _say_problems(self, lines: Sequence[LogLine]) -> None:
+        """Say what is wrong here to somebody who does not see the log."""
+        for line in lines:
+            if line.source == SENDER:
+                (self.say if line.level >= logging.WARNING else self.note)(line.text)
 
     def view(self, view: CrawlView) -> None:
         waits = view.why if view.state in {CrawlState.WAITING, CrawlState.QUEUED} else ""

@@ -5,6 +5,7 @@ One attempt per call: whether a call may be repeated is known only to the caller
 because its number fences it).
 """
 
+import inspect
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -39,13 +40,29 @@ from vscrapy_magic.store.scripts import Script
 
 TIMEOUT_S: Final = 5.0  # default for connecting and for one reply; longer hides a cut network
 OLDEST_VERSION: Final = (6, 2)
+# Connections that say which driver they are cost two more round trips, and its version is looked up
+# among the installed packages (2 ms). Before redis-py 8 the same had two names.
+_ANONYMOUS: Final[dict[str, None]] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(redis.connection.AbstractConnection).parameters
+    else {"lib_name": None, "lib_version": None}
+)
 _SHORTEST_BLOCK_S: Final = 0.001  # a blocking read of 0 would never end
 
 # Inside a script an error is quoted in a longer text, and some have no class of their own.
 _AUTH_CODE: Final = re.compile(r"\b(NOAUTH|WRONGPASS)\b")
 # Of Redis 7.0 inside a script, and of others.
 _NO_RIGHT: Final = re.compile(r"\bNOPERM\b|user executing the script|has no permissions")
-_READ_ONLY_CODE: Final = re.compile(r"\b(READONLY|OOM|MISCONF|MASTERDOWN|NOREPLICAS)\b")
+# UNBLOCKED: a primary became a replica while somebody waited.
+_READ_ONLY_CODE: Final = re.compile(r"\b(READONLY|OOM|MISCONF|MASTERDOWN|NOREPLICAS|UNBLOCKED)\b")
+_WHERE_IN_SCRIPT: Final = re.compile(r"\.? script: [0-9a-f]+, on @user_script:\s?\d+")
+# What a server that takes no writes is told to be, by a word of its refusal.
+_WRITE_HINTS: Final = {
+    "NOREPLICAS": "see that its replicas run (min-replicas-to-write)",
+    "MISCONF": "see its log, and give it disk",
+    "maxmemory": "give it more memory (maxmemory), or end what fills it",
+}
+_PIPELINE: Final = re.compile(r"^Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 _DISTRUST: Final = "CERTIFICATE_VERIFY_FAILED"
 _NO_DATABASE: Final = "DB index"
 
@@ -206,7 +223,11 @@ class Store:
             StoreReadOnlyError: it takes none; the message says why.
         """
         with self.errors_wrapped():
-            self.client.setrange(global_key("judged"), 0, b"")
+            self.ask_writes(self.client)
+
+    def ask_writes(self, pipe: Any) -> None:
+        """The same as part of a pipeline."""
+        pipe.setrange(global_key("judged"), 0, b"")
 
     @contextmanager
     def errors_wrapped(self) -> Iterator[None]:
@@ -217,8 +238,10 @@ class Store:
             raise self._wrapped(exc) from exc
 
     def _wrapped(self, exc: RedisError, doing: str = "") -> StoreError:
-        text = str(exc).rstrip(".")
-        where = f"{doing}the server at {self.address}"
+        # The driver quotes the command, which holds data: not for a log.
+        said = _PIPELINE.sub("", str(exc)).rstrip(".")
+        text = _WHERE_IN_SCRIPT.sub("", said)
+        where = f"the server at {self.address}"
         if isinstance(exc, NoPermissionError) or _NO_RIGHT.search(text):
             return StoreAuthError(
                 f"{where} does not let its user do this ({text}): give that user the rights that "
@@ -230,8 +253,9 @@ class Store:
                 "as in redis://user:password@host:6379"
             )
         if isinstance(exc, ReadOnlyError | OutOfMemoryError) or _READ_ONLY_CODE.search(text):
+            hints = (hint for word, hint in _WRITE_HINTS.items() if word in text)
             return StoreReadOnlyError(
-                f"{where} takes no writes ({text}): use the primary, or give it memory and disk"
+                f"{where} takes no writes ({text}): {next(hints, 'use the primary')}"
             )
         if isinstance(exc, BusyLoadingError):
             return StoreUnreachableError(f"{where} is still reading its data: try again soon")
@@ -250,7 +274,7 @@ class Store:
                 f"{where} does not answer ({text}): see that it runs, that this machine may reach "
                 "it, and that the address is right"
             )
-        return StoreError(f"{where} refused: {text}")
+        return StoreError(f"{doing}{where} refused: {said}")
 
     def _new_pool(self, socket_timeout_s: float | None) -> redis.ConnectionPool:
         return redis.ConnectionPool.from_url(
@@ -260,6 +284,7 @@ class Store:
             socket_timeout=socket_timeout_s,
             socket_connect_timeout=self._timeout_s,
             retry=Retry(NoBackoff(), 0),
+            **_ANONYMOUS,
         )
 
     def close(self) -> None:

@@ -3,38 +3,40 @@
 Used by senders (create, stop, list) and workers (wanted, fail, cancel, sweep).
 """
 
+import contextlib
 import enum
 import secrets
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from vscrapy_magic.errors import CrawlNotFoundError, StateError
+from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreReadOnlyError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import (
     CrawlId,
-    MemberToken,
-    WorkerName,
     crawl_key,
     crawl_prefix,
     global_key,
 )
-from vscrapy_magic.store.messages import Bundle, CrawlSpec, CrawlState, Totals, decode, encode
+from vscrapy_magic.store.messages import Bundle, CrawlSpec, CrawlState, decode, encode
+from vscrapy_magic.store.placement import (
+    BUNDLE_TTL_MS,
+    ask_wakes,
+    ask_workers,
+    bundle_key,
+    create_args,
+    create_keys,
+    found_workers,
+)
 from vscrapy_magic.store.pushed import pushed
 from vscrapy_magic.store.scripts import load_script
 from vscrapy_magic.store.shared import Shared
+from vscrapy_magic.store.views import FINAL_STATES, CrawlView, Views
 
-RETENTION_MS: Final = 24 * 3600 * 1000  # half of how long source is kept after its last use
 STOPPED_BY_USER: Final = "shutdown"  # close reason, as Scrapy says after an interrupt
-_WAKE_TTL_MS: Final = 60_000  # a worker that was not there has nothing to wake up for
 _ID_BYTES: Final = 4  # 8 hex digits: short enough to type, and unique among kept crawls
 
 S = CrawlState
-FINAL_STATES: Final = frozenset(
-    {S.FINISHED, S.STOPPED, S.FAILED, S.CANCELLED, S.LOST, S.STORE_ROLLED_BACK}
-)
 ACTIVE_STATES: Final = frozenset({S.QUEUED, S.STARTING, S.RUNNING, S.WAITING})
 
 
@@ -68,59 +70,9 @@ MOVES: Final[dict[CrawlState, tuple[frozenset[CrawlState], frozenset[Mover]]]] =
 }
 
 
-class MemberView(msgspec.Struct, frozen=True):
-    """One child of a crawl."""
-
-    token: MemberToken
-    worker: WorkerName
-
-
-class CrawlView(msgspec.Struct, frozen=True):
-    """What is known of one crawl at one moment.
-
-    Attributes:
-        why: what a waiting crawl waits for, or why one has failed.
-        since_ms: when it came to its state, or began to wait for what it waits for.
-        control: version of its settings; moved by each change that a user makes.
-        workers_max: at most so many workers, as of now; 0 means all.
-        limited_by: the setting that keeps running workers from doing more, and where:
-            `DOWNLOAD_DELAY = 1 on example.com`; empty when none does.
-    """
-
-    crawl_id: CrawlId
-    spec: CrawlSpec
-    state: CrawlState
-    why: str
-    close_reason: str
-    totals: Totals
-    members: tuple[MemberView, ...]
-    created_ms: int
-    started_ms: int
-    ended_ms: int
-    since_ms: int = 0
-    control: int = 1
-    workers_max: int = 0
-    limited_by: str = ""
-
-    @property
-    def over(self) -> bool:
-        """Whether the crawl is in a final state."""
-        return self.state in FINAL_STATES
-
-    def __repr__(self) -> str:
-        return f"<CrawlView {self.crawl_id} {self.spec.spider} {self.state}>"
-
-
 def new_crawl_id() -> CrawlId:
     """An id that no other crawl has."""
     return CrawlId(secrets.token_hex(_ID_BYTES))
-
-
-_VIEW_FIELDS: Final = (
-    *("spec", "state", "why", "close_reason", "limited"),
-    *("created_ms", "started_ms", "ended_ms", "state_ms", "control", "workers"),
-    *("items", "pages", "errors", "failures", "queued", "leased"),
-)
 
 
 class Crawls:
@@ -128,6 +80,7 @@ class Crawls:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._views = Views(store)
 
     def create(self, spec: CrawlSpec) -> None:
         """Order a crawl; workers begin at once.
@@ -135,16 +88,7 @@ class Crawls:
         Raises:
             StateError: there is a crawl of this id already.
         """
-        limits = spec.limits
-        fields: list[bytes | str | int] = [
-            *("spec", encode(spec), "session", spec.session or "", "workers", spec.workers),
-            *("lifo", int(spec.lifo), "keep_open", int(spec.keep_open)),
-            *("limit_items", limits.items, "limit_pages", limits.pages),
-            *("limit_errors", limits.errors, "limit_timeout_ms", limits.timeout_ms),
-            *("out_max", spec.out_bytes_max),
-        ]
-        keys = (crawl_prefix(spec.crawl_id), global_key("crawls"), global_key("crawls:live"))
-        reply = self._store.call(load_script("create"), keys, [spec.crawl_id, *fields])
+        reply = self._store.call(load_script("create"), create_keys(spec), create_args(spec))
         if reply[0] != b"ok":
             raise StateError(f"crawl {spec.crawl_id} exists already; take another id")
         self.wake_workers()
@@ -155,11 +99,9 @@ class Crawls:
         Raises:
             CrawlNotFoundError: never there, or past its retention.
         """
-        found = self._views([crawl_id])
+        found = self._views.all([crawl_id])
         if not found:
-            raise CrawlNotFoundError(
-                f"crawl {crawl_id}: not on {self._store.address}; `vscrapy -l` lists those there"
-            )
+            raise self._views.unknown(crawl_id)
         return found[0]
 
     def list_all(self) -> list[CrawlView]:
@@ -167,7 +109,7 @@ class Crawls:
         key = global_key("crawls")
         with self._store.errors_wrapped():
             ids = [raw.decode() for raw in self._store.client.zrevrange(key, 0, -1)]
-        views = self._views(ids)
+        views = self._views.all(ids)
         forgotten = set(ids) - {view.crawl_id for view in views}
         if forgotten:
             with self._store.errors_wrapped():
@@ -175,10 +117,11 @@ class Crawls:
         return views
 
     def wanted(self) -> list[CrawlView]:
-        """Crawls that are not over, oldest first."""
+        """Crawls that are not over, oldest first; the workers of their members are not named."""
         with self._store.errors_wrapped():
             ids = self._store.client.zrange(global_key("crawls:live"), 0, -1)
-        return [view for view in self._views([raw.decode() for raw in ids]) if not view.over]
+        views = self._views.all([raw.decode() for raw in ids], named=False)
+        return [view for view in views if not view.over]
 
     def stop(self, crawl_id: CrawlId, *, reason: str = STOPPED_BY_USER) -> CrawlState:
         """Send no further request, finish what is in flight, then end as `stopped`."""
@@ -224,9 +167,7 @@ class Crawls:
             [to, final or "", reason, why, *sorted(allowed)],
         )
         if reply[0] == b"unknown":
-            raise CrawlNotFoundError(
-                f"crawl {crawl_id}: not on {self._store.address}; `vscrapy -l` lists those there"
-            )
+            raise self._views.unknown(crawl_id)
         if reply[0] == b"refused":
             return CrawlState(reply[1].decode())
         if reply[1] != reply[2]:
@@ -281,10 +222,10 @@ class Crawls:
 
     def put_bundle(self, bundle: Bundle, digest: str) -> None:
         """Keep shipped source under its digest; sent once, kept a day after its last use."""
-        key = global_key(f"bundle:{digest}")
+        key = bundle_key(digest)
         with self._store.errors_wrapped():
-            if not self._store.client.pexpire(key, 2 * RETENTION_MS):
-                self._store.client.set(key, encode(bundle), px=2 * RETENTION_MS)
+            if not self._store.client.pexpire(key, BUNDLE_TTL_MS):
+                self._store.client.set(key, encode(bundle), px=BUNDLE_TTL_MS)
 
     def bundle(self, digest: str) -> Bundle:
         """Shipped source by its digest.
@@ -293,63 +234,20 @@ class Crawls:
             CrawlNotFoundError: it is not kept any more.
         """
         with self._store.errors_wrapped():
-            data = self._store.client.get(global_key(f"bundle:{digest}"))
+            data = self._store.client.get(bundle_key(digest))
         if data is None:
             raise CrawlNotFoundError(f"bundle {digest[:12]}: not on {self._store.address} any more")
         return decode(data, Bundle)
 
     def wake_workers(self) -> None:
-        """Let all workers look at once; one that misses this looks with its next beat."""
-        with self._store.errors_wrapped():
-            names = self._store.client.zrange(global_key("workers:due"), 0, -1)
+        """Let all workers look at once; one that misses this looks with its next beat.
+
+        On a full server they all miss it, and crawls can be stopped all the same.
+        """
+        with contextlib.suppress(StoreReadOnlyError), self._store.errors_wrapped():
             pipe = self._store.client.pipeline(transaction=False)
-            for name in names:
-                key = global_key(f"wake:{name.decode()}")
-                pipe.lpush(key, "1")
-                pipe.ltrim(key, 0, 0)
-                pipe.pexpire(key, _WAKE_TTL_MS)
+            ask_workers(pipe)
+            workers = found_workers(pipe.execute()[0])
+            pipe = self._store.client.pipeline(transaction=False)
+            ask_wakes(pipe, workers)
             pipe.execute()
-
-    def _views(self, ids: Sequence[str]) -> list[CrawlView]:
-        with self._store.errors_wrapped():
-            pipe = self._store.client.pipeline(transaction=False)
-            for crawl_id in ids:
-                pipe.hmget(crawl_key(CrawlId(crawl_id), "meta"), *_VIEW_FIELDS)
-                pipe.zrange(crawl_key(CrawlId(crawl_id), "members"), 0, -1)
-            rows = pipe.execute()
-            tokens = [(i, t.decode()) for i in range(len(ids)) for t in rows[2 * i + 1]]
-            pipe = self._store.client.pipeline(transaction=False)
-            for i, token in tokens:
-                pipe.hget(crawl_key(CrawlId(ids[i]), f"m:{token}"), "worker")
-            workers = pipe.execute()
-        members: list[list[MemberView]] = [[] for _ in ids]
-        for (i, token), worker in zip(tokens, workers, strict=True):
-            name = WorkerName((worker or b"").decode())
-            members[i].append(MemberView(MemberToken(token), name))
-        return [
-            _view(CrawlId(crawl_id), rows[2 * i], members[i])
-            for i, crawl_id in enumerate(ids)
-            if rows[2 * i][0] is not None
-        ]
-
-
-def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) -> CrawlView:
-    spec, state, why, close_reason, limited = row[:5]
-    numbers = [int(value or 0) for value in row[5:]]
-    created_ms, started_ms, ended_ms, since_ms, control, workers, *totals = numbers
-    return CrawlView(
-        crawl_id=crawl_id,
-        spec=decode(spec, CrawlSpec),
-        state=CrawlState(state.decode()),
-        why=(why or b"").decode(),
-        close_reason=(close_reason or b"").decode(),
-        totals=Totals(*totals),
-        members=tuple(members),
-        created_ms=created_ms,
-        started_ms=started_ms,
-        ended_ms=ended_ms,
-        since_ms=since_ms,
-        control=control,
-        workers_max=workers,
-        limited_by=(limited or b"").decode() if state.decode() == S.RUNNING else "",
-    )

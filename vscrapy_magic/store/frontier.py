@@ -177,18 +177,23 @@ class Frontier:
 
     def leave(self, token: MemberToken) -> CrawlState:
         """End a membership after the spider is closed; the last one ends the crawl. Idempotent."""
-        return CrawlState(self._call("leave", token, 0)[1].decode())
+        return CrawlState(self._call("leave", token, "left")[1].decode())
 
-    def reclaim(self, token: MemberToken, *, suspects: Sequence[int] = ()) -> list[str]:
+    def reclaim(
+        self, token: MemberToken, *, suspects: Sequence[int] = (), clear: bool = True
+    ) -> list[str]:
         """Take back the leases of a child that is known to be dead.
 
         Args:
-            suspects: leases whose request may have killed the child: a strike each.
+            suspects: leases that killed the child: a strike each.
+            clear: False when it was one of the suspects, and nobody knows which: they run with
+                nothing beside them next, and only one that was alone gets a strike.
 
         Returns:
             Origins that were buried: three strikes.
         """
-        return [origin.decode() for origin in self._call("leave", token, 1, *suspects)[3]]
+        how = "dead" if clear else "unclear"
+        return [origin.decode() for origin in self._call("leave", token, how, *suspects)[3]]
 
     def _call(self, script: str, *args: bytes | str | int) -> list[Any]:
         reply: list[Any] = self.store.call(load_script(script), self._keys, args)
@@ -209,6 +214,10 @@ class Frontier:
         if word == "over":
             reason = reply[2].decode()
             raise StateError(f"{crawl} is {reply[1].decode()}" + (f" ({reason})" if reason else ""))
+        if word == "late":
+            raise StateError(
+                f"{crawl}: a step came after one that followed it; nothing was written"
+            )
         if word == "rolled_back":
             raise StoreRolledBackError(
                 f"{crawl}: the server came back without steps that it had acknowledged; "

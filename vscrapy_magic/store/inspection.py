@@ -5,12 +5,12 @@ line on the sender's machine. Orders go through standard input: settings may hol
 command line is seen by everybody on the machine.
 """
 
-from struct import Struct
 from typing import Any, Final
 
 import msgspec
 
-FRAME_HEAD: Final = Struct(">I")  # bytes of the frame that follows
+GROWN: Final = b"+"  # to a feed writer: the log has grown
+END: Final = b"."  # and: it grows no more
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,12 +69,39 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FeedOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a feed writer is told before the items come.
+    """How the feeds of a crawl are written; kept in the spool for as long as the crawl is.
 
     Attributes:
         source: where the feeds, their settings and the classes of the items are found.
-        quiet: whether only problems are reported.
+        plain: there is no source: only `source.output` and `source.overwrite` count.
+        cwd: the folder that relative addresses are meant from.
+        project: settings module of a copy of the source; empty: as the working folder has it.
     """
 
     source: Source
-    quiet: bool = False
+    plain: bool = False
+    cwd: str = ""
+    project: str = ""
+
+
+class FeedStart(msgspec.Struct, frozen=True, kw_only=True):
+    """What a feed writer is told at its start; one line of JSON.
+
+    After it each byte means that the log has grown, `END` that nothing more comes. The input ends
+    without it when the sender is gone: then what is in the log is written.
+
+    Attributes:
+        log: the frames of outputs.
+        journal: what is noted of the feeds.
+        lock: held while feeds are written.
+        pid: of the sender; when it is gone, the feeds are finished as they are.
+        alive_ns: when the process before this one was last known to write; files of this machine
+            that were changed later were changed by somebody else.
+    """
+
+    order: FeedOrder
+    log: str
+    journal: str
+    lock: str
+    pid: int
+    alive_ns: int = 0

@@ -27,6 +27,7 @@ import msgspec
 
 from vscrapy_magic.config import private_dir, setting_ms
 from vscrapy_magic.errors import ServerStartError, StoreError, VscrapyError
+from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.crews import Answer, Call, Crew, Workers
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class Keeper:
         Raises:
             VscrapyError: it cannot be started; the message says why.
         """
+        fail_point("keeper_before_server")
         try:
             self._server.start()
         except ServerStartError as exc:
@@ -126,6 +128,7 @@ class Keeper:
             shutil.rmtree(unreadable, ignore_errors=True)
             data.rename(unreadable)
             self._server.start()
+        fail_point("keeper_after_server")
 
     def _wait(self, until: float) -> None:
         """Serve callers until something happened, or it is time."""
@@ -162,6 +165,7 @@ class Keeper:
         return Answer(url=self._server.url)
 
     def _enlarge(self, crew: Crew, call: Call) -> None:
+        fail_point("keeper_before_workers")
         self._named += 1
         name = f"local{self._named if self._named > 1 else ''}"
         count = call.count - crew.count

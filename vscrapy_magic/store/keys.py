@@ -47,6 +47,9 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("s<level>:<n>", "set", "step", "step", "end of crawl", "400 fingerprints on average"),
     KeyRow("p:<origin>", "list", "step", "child", "lease ends", "8 bytes per published output"),
     KeyRow("a", "hash", "judge", "step", "end of crawl", "requests that ran more than once"),
+    KeyRow(
+        "suspects", "list", "leave, step", "step", "end of crawl", "requests in flight at a death"
+    ),
     KeyRow("stats", "hash", "step", "all", "retention", "stats keys of the spider, 10,000"),
     KeyRow("cookies", "hash", "step", "step", "end of crawl", "cookies of the crawl, 10,000"),
     KeyRow("cookie_no", "zset", "step", "step", "end of crawl", "as cookies"),

@@ -7,7 +7,7 @@ numbers.
 
 import zlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +16,7 @@ from vscrapy_magic.store.keys import CrawlId, WorkerName, crawl_key
 
 LINES_PER_BATCH: Final = 500  # lines in one stream entry
 _BATCHES_KEPT: Final = 1000  # stream entries kept, so that 8 KB each makes 8 MB
+ENTRIES_AT_ONCE: Final = 100  # batches in one reply
 _LEVEL: Final = 1  # of zlib; log lines shrink to a fifth even so
 
 
@@ -65,15 +66,25 @@ class Logs:
             self._store.client.delete(crawl_key(crawl_id, "log"))
 
     def read(
-        self, crawl_id: CrawlId, after: str = "0-0", *, entries: int = 100
+        self, crawl_id: CrawlId, after: str = "0-0", *, entries: int = ENTRIES_AT_ONCE
     ) -> tuple[list[LogLine], str]:
         """Lines of up to `entries` batches after an entry id, and the id to go on from."""
         with self._store.errors_wrapped():
-            found = self._store.client.xrange(
-                crawl_key(crawl_id, "log"), min=f"({after}", count=entries
-            )
+            pipe = self._store.client.pipeline(transaction=False)
+            self.ask(pipe, crawl_id, after, entries=entries)
+            (found,) = pipe.execute()
+        return self.found(found, after)
+
+    def ask(
+        self, pipe: Any, crawl_id: CrawlId, after: str, *, entries: int = ENTRIES_AT_ONCE
+    ) -> None:
+        """Add the question to a pipeline; `found` takes the reply."""
+        pipe.xrange(crawl_key(crawl_id, "log"), min=f"({after}", count=entries)
+
+    def found(self, entries: Sequence[Any], after: str) -> tuple[list[LogLine], str]:
+        """Lines in the reply, and the id to go on from."""
         lines: list[LogLine] = []
-        for entry_id, fields in found:
+        for entry_id, fields in entries:
             after = entry_id.decode()
             data = zlib.decompress(fields[b"lines"])
             lines += msgspec.msgpack.decode(data, type=list[LogLine])

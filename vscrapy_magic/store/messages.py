@@ -201,7 +201,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         unstarted: leases in the child that have not been started.
         last_lease: highest lease number that the child knows.
         cookies_seen: cookie number of the last reply.
-        filtered_stat: stats key that counts duplicates found by the frontier; empty for none.
+        filtered_stat: stats key that counts duplicates found by the frontier, which also takes them
+            back from what the scheduler has counted as enqueued; empty for none.
         provisional: stream packet of failures and counters of leases that go on.
     """
 

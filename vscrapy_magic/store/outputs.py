@@ -5,18 +5,22 @@ the server keeps what is not acknowledged, and the last entry that was: by its n
 that the server still holds the history that it has read.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 import redis
+from redis.exceptions import NoScriptError
 
 from vscrapy_magic.errors import CrawlNotFoundError, StoreRolledBackError
 from vscrapy_magic.store.blobs import unpack_blob
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.keys import CrawlId, crawl_key, crawl_prefix
-from vscrapy_magic.store.scripts import load_script
+from vscrapy_magic.store.scripts import Script, load_script
+from vscrapy_magic.store.values import Codec
 
 ENTRIES_AT_ONCE: Final = 100  # of about 1 MB at most each
+_NAMES: Final = {b"start": "start()", b"idle": "spider_idle"}
 
 
 class Witness(msgspec.Struct, frozen=True):
@@ -35,7 +39,8 @@ class Output(msgspec.Struct, frozen=True):
         total_bytes: running total of the crawl, for the acknowledgement.
         items: packet of the runtime's codec; empty when `item_count` is 0.
         failures: as `items`.
-        buried: payload of a request that was given up after three strikes; None for others.
+        buried: payload of a request that was given up after three strikes; None for others. Of
+            `start()` and `spider_idle`, which have none, a mapping with the name as `url`.
     """
 
     commit_no: int
@@ -66,10 +71,24 @@ class Outputs:
         Raises:
             StoreRolledBackError: the server does not hold the entry that was read last.
         """
-        start = "-" if after is None else f"{after.commit_no}-0"
         with self._store.errors_wrapped():
-            found = self._store.client.xrange(self._key, min=start, count=ENTRIES_AT_ONCE)
-        outputs = [_output(entry_id, fields) for entry_id, fields in found]
+            pipe = self._store.client.pipeline(transaction=False)
+            self.ask(pipe, after)
+            (entries,) = pipe.execute()
+        return self.found(entries, after)
+
+    def ask(self, pipe: Any, after: Witness | None) -> None:
+        """Add the question to a pipeline; `found` takes the reply."""
+        start = "-" if after is None else f"{after.commit_no}-0"
+        pipe.xrange(self._key, min=start, count=ENTRIES_AT_ONCE)
+
+    def found(self, entries: Sequence[Any], after: Witness | None) -> list[Output]:
+        """Outputs in the reply.
+
+        Raises:
+            StoreRolledBackError: the server does not hold the entry that was read last.
+        """
+        outputs = [_output(entry_id, fields) for entry_id, fields in entries]
         if after is None:
             return outputs
         if not outputs or outputs[0].witness != after:
@@ -89,11 +108,25 @@ class Outputs:
             StoreRolledBackError: the server does not hold this entry: it lost acknowledged commits.
             CrawlNotFoundError: the crawl is past its retention.
         """
-        reply = self._store.call(
-            load_script("ack"),
-            (crawl_prefix(self._crawl_id),),
-            [output.commit_no, output.nonce, output.total_bytes],
-        )
+        self._check_ack(self._store.call(*self._ack_call(output)), output)
+
+    def ask_ack(self, pipe: Any, output: Output) -> None:
+        """Add the acknowledgement to a pipeline; `acked` takes the reply."""
+        script, keys, args = self._ack_call(output)
+        pipe.evalsha(script.sha1, len(keys), *keys, *args)
+
+    def acked(self, reply: Any, output: Output) -> None:
+        """Understand the reply; raises as `ack`."""
+        if isinstance(reply, NoScriptError):
+            self.ack(output)  # a server that was restarted gets the script with it
+        else:
+            self._check_ack(reply, output)
+
+    def _ack_call(self, output: Output) -> tuple[Script, tuple[str], list[str | int]]:
+        keys = (crawl_prefix(self._crawl_id),)
+        return load_script("ack"), keys, [output.commit_no, output.nonce, output.total_bytes]
+
+    def _check_ack(self, reply: Any, output: Output) -> None:
         if reply[0] == b"rolled_back":
             raise self._rolled_back(output.commit_no)
         if reply[0] == b"unknown":
@@ -120,8 +153,10 @@ class Doorbell:
 
 def _output(entry_id: bytes, fields: dict[bytes, bytes]) -> Output:
     buried = None
-    if b"buried" in fields:
+    if b"blob" in fields:
         buried = unpack_blob(fields[b"blob"])[int(fields[b"index"]) - 1]
+    elif b"buried" in fields:
+        buried = Codec().encode({"url": _NAMES[fields[b"buried"]]})
     return Output(
         commit_no=int(entry_id.partition(b"-")[0]),
         nonce=fields[b"nonce"].decode(),

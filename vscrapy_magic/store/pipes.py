@@ -40,6 +40,7 @@ class ToChild(msgspec.Struct, frozen=True):
 class Report(enum.StrEnum):
     """What a child says to its supervisor."""
 
+    READY = "ready"  # of a spare: it has imported what it needs, and waits for its order
     PONG = "pong"
     LOG = "log"
     PHASE = "phase"  # text: a word of `Phase`; number: the process id
@@ -101,8 +102,10 @@ class Ask(enum.StrEnum):
 class Answer(enum.StrEnum):
     """What a zygote says to its supervisor."""
 
+    READY = "ready"  # everything is imported: a fork takes milliseconds from now on
+    FAILED = "failed"  # text: the traceback of what could not be imported; it ends
     FORKED = "forked"  # number: of the request; pid
-    REFUSED = "refused"  # number: of the request; text: why forking is not safe
+    REFUSED = "refused"  # number: of the request, 0 at the start; text: why forking is not safe
     EXITED = "exited"  # pid, and its exit code or minus the signal
 
 
@@ -129,12 +132,13 @@ class FromZygote(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Mark:
-    """The lease for which a child runs user code; 0 for none.
+    """The lease for which a child runs user code, 0 for none; then those that it has begun.
 
     One side writes and the other reads, each through a mapping of its own.
     """
 
-    BYTES: Final = 8
+    IN_FLIGHT_MAX: Final = 511  # what is begun beyond that is nobody's suspect
+    BYTES: Final = 8 * (1 + IN_FLIGHT_MAX)
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, self.BYTES)
@@ -154,6 +158,10 @@ class Mark:
     def read(self) -> int:
         """The lease marked last."""
         return int(self.cells[0])
+
+    def in_flight(self) -> tuple[int, ...]:
+        """The leases that were begun and have not ended."""
+        return tuple(lease for lease in self.cells[1:] if lease)
 
     def close(self) -> None:
         self.cells.release()

@@ -6,7 +6,7 @@ session, an order or an environment variable says wins over what is kept here.
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -100,12 +100,18 @@ class Shared:
         """All of them as they are now; what this program does not know is left out."""
         return msgspec.convert(self.changed(), Defaults)
 
+    def ask(self, pipe: Any) -> None:
+        """Add the question for all of them to a pipeline; `found` reads the reply."""
+        pipe.hgetall(global_key(_KEY))
+
+    def found(self, raw: Mapping[bytes, bytes]) -> Defaults:
+        """The defaults in the reply."""
+        return msgspec.convert(_known(raw), Defaults)
+
     def changed(self) -> dict[str, float | int]:
         """Those that somebody has set."""
         with self._store.errors_wrapped():
-            raw = self._store.client.hgetall(global_key(_KEY))
-        found = {name.decode(): msgspec.msgpack.decode(value) for name, value in raw.items()}
-        return {name: value for name, value in found.items() if name in _RANGES}
+            return _known(self._store.client.hgetall(global_key(_KEY)))
 
     def set(self, values: Mapping[str, str]) -> None:
         """Set some of them, all or none; an empty value goes back to the default.
@@ -123,3 +129,9 @@ class Shared:
                 else:
                     pipe.hset(key, name, msgspec.msgpack.encode(value))
             pipe.execute()
+
+
+def _known(raw: Mapping[bytes, bytes]) -> dict[str, float | int]:
+    """Values by name, of the names that this program knows."""
+    found = {name.decode(): msgspec.msgpack.decode(value) for name, value in raw.items()}
+    return {name: value for name, value in found.items() if name in _RANGES}

@@ -31,7 +31,7 @@ from vscrapy_magic.store.pipes import (
 )
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.process import UNKNOWN_CODE, is_stopped
-from vscrapy_magic.worker.zygote import Birth
+from vscrapy_magic.worker.source import Birth
 
 READ_BYTES: Final = 65536
 PINGS_KEPT: Final = 1000  # unanswered ones; only the oldest counts
@@ -150,6 +150,8 @@ class Child:
             self.output.mask(report.text)
         elif report.report is Report.STACK:
             self._tell_stack(report)
+        elif report.report is Report.READY:
+            pass  # a spare that got its order before it was warm
         else:
             self.fatal = report.text
             self.output.own(logging.ERROR, report.text)
@@ -299,17 +301,26 @@ class Child:
             return f"ended: {ExitCode(code).name.lower().replace('_', ' ')}"
         return f"was ended by its own code (exit code {code})"
 
-    def suspects(self) -> list[int]:
-        """The lease to blame for the end: the one that ran, when the child ended itself."""
+    def suspects(self) -> tuple[int, ...]:
+        """Leases to blame when it ended itself: the one that ran, else all that were begun."""
+        if not self.ended_itself:
+            return ()
+        return (self._ends.mark.read(),) if self.is_clear else self._ends.mark.in_flight()
+
+    @property
+    def ended_itself(self) -> bool:
+        """Whether the end is of its own making, and none that this package means to make."""
         code = self.process.code()
         if code is None or code == UNKNOWN_CODE:
-            own = bool(self.verdict)
-        elif code < 0:
-            own = bool(self.verdict) or -code in _OWN_SIGNALS
-        else:
-            own = code not in _OURS or (code == ExitCode.DONE and self.phase is not Phase.CLOSED)
-        lease = self._ends.mark.read()
-        return [lease] if own and lease else []
+            return bool(self.verdict)
+        if code < 0:
+            return bool(self.verdict) or -code in _OWN_SIGNALS
+        return code not in _OURS or (code == ExitCode.DONE and self.phase is not Phase.CLOSED)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is known which lease ran at last."""
+        return self._ends.mark.read() != 0
 
     def close(self) -> None:
         """Let the process and its pipes go; the folder stays with its maker."""

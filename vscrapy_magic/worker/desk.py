@@ -14,19 +14,21 @@ from typing import Final
 
 import msgspec
 
-from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreError
+from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreError, StoreReadOnlyError
+from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
-from vscrapy_magic.store.crawls import FINAL_STATES, STOPPED_BY_USER, Crawls, CrawlView, Mover
+from vscrapy_magic.store.crawls import STOPPED_BY_USER, Crawls, Mover
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.logs import LINES_PER_BATCH, Logs
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.presence import Presence
+from vscrapy_magic.store.views import FINAL_STATES, CrawlView
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.parcel import Parcel
 from vscrapy_magic.worker.placing import Placing
-from vscrapy_magic.worker.plan import Burial, Plan, Roster
+from vscrapy_magic.worker.plan import Burial, Plan, Roster, Start
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class Desk:
         self._control = Control(store)
         self._settings_at = 0.0
         self._away_since: float | None = None
+        self._answered = time.monotonic()
         self.looking = False
         self.sending = False
         self.burying = 0
@@ -88,9 +91,9 @@ class Desk:
         return plan
 
     def send(self, outputs: Iterable[Output]) -> None:
-        """Send the lines that wait."""
+        """Send the lines that wait, unless the store takes none: then after the next good look."""
         waiting = [output for output in outputs if output.waiting]
-        if waiting:
+        if waiting and self._away_since is None:
             self.sending = True
             self._jobs.put(lambda: self._send_all(waiting))
 
@@ -119,19 +122,23 @@ class Desk:
 
     def _is_away(self, exc: StoreError) -> None:
         if self._away_since is None:
-            self._away_since = time.monotonic()
+            self._away_since = self._answered
             logger.warning("%s; trying again each second", exc)
 
     def _is_there(self) -> None:
         if self._away_since is not None:
+            self._store.check_writes()  # a full server takes beats, and nothing else
             away_s, self._away_since = time.monotonic() - self._away_since, None
             logger.info("The server at %s answers again, after %.0f s", self._store.address, away_s)
+        self._answered = time.monotonic()
 
     def _answer(self, roster: Roster) -> None:
         plan = Plan(known=False)
         try:
-            if self._burials:
+            try:
                 self._bury_all()
+            except StoreReadOnlyError as exc:
+                self._is_away(exc)
             plan = self._look(roster)
             self._is_there()
             self._carry()
@@ -163,7 +170,14 @@ class Desk:
         over = held.keys() - wanted.keys()
         killed = {crawl_id for crawl_id in over if not self._may_close(crawl_id)}
         stopping = {c for c in held.keys() & wanted.keys() if _is_stopping(wanted[c])}
-        starts, leave = self._placing.place(roster, wanted)
+        starts: list[Start] = []
+        leave: set[MemberToken] = set()
+        try:
+            starts, leave = self._placing.place(roster, wanted)
+        except (
+            StoreReadOnlyError
+        ) as exc:  # nobody begins there; what has ended is seen all the same
+            self._is_away(exc)
         return Plan(
             starts=tuple(starts),
             stop=frozenset((over - killed) | stopping),
@@ -185,6 +199,8 @@ class Desk:
 
     def _renew(self, view: CrawlView, tokens: list[MemberToken]) -> bool:
         """Keep our children members, and judge the others; whether settings changed."""
+        if tokens:
+            fail_point("supervisor_before_renew")
         try:
             control = Frontier(self._store, view.crawl_id).renew(tokens).control
         except CrawlNotFoundError:
@@ -212,6 +228,7 @@ class Desk:
     def _send(self, output: Output) -> None:
         lines = output.take()
         sent, at_once = 0, BATCHES_AT_ONCE * LINES_PER_BATCH
+        fail_point("supervisor_before_lines")
         try:
             while sent < len(lines):
                 self._logs.append(output.crawl_id, lines[sent : sent + at_once])
@@ -232,6 +249,8 @@ class Desk:
                     logger.info("%s", exc)
                 elif time.monotonic() - burial.died < BURIAL_KEPT_S:
                     raise
+                else:
+                    self._has_dropped(burial, exc)
                 if burial.folder is not None:
                     shutil.rmtree(burial.folder, ignore_errors=True)
                 self.burying -= 1
@@ -239,13 +258,16 @@ class Desk:
 
     def _bury(self, burial: Burial) -> None:
         crawl_id, token = burial.tenant.crawl_id, burial.tenant.token
+        fail_point("supervisor_before_bury")
         parcel = None
         if burial.folder is not None:
             parcel = Parcel(self._store, burial, burial.folder)
         try:
             if parcel is not None and not parcel.is_empty:
                 parcel.announce()
-            buried = Frontier(self._store, crawl_id).reclaim(token, suspects=burial.suspects)
+            buried = Frontier(self._store, crawl_id).reclaim(
+                token, suspects=burial.suspects, clear=burial.clear
+            )
         except CrawlNotFoundError:
             self._logs.forget(crawl_id)
             raise
@@ -265,6 +287,15 @@ class Desk:
             self._parcels.append(parcel)
             self._carry()
 
+    def _has_dropped(self, burial: Burial, exc: StoreError) -> None:
+        logger.warning(
+            "Crawl %s: the last lines and files of a child are not kept: the store took none for "
+            "%.0f s (%s)",
+            burial.tenant.crawl_id,
+            BURIAL_KEPT_S,
+            exc,
+        )
+
     def _carry(self) -> None:
         """Let the next piece of the files that wait be sent; other jobs come between two."""
         if self._parcels and not self._is_carrying:
@@ -278,9 +309,10 @@ class Desk:
             is_done = parcel.step()
         except CrawlNotFoundError:
             is_done = True
-        except StoreError:
+        except StoreError as exc:
             if time.monotonic() - parcel.burial.died < BURIAL_KEPT_S:
                 raise
+            self._has_dropped(parcel.burial, exc)
             is_done = True
         if is_done:
             parcel.drop()

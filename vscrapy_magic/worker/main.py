@@ -1,4 +1,8 @@
-"""Owns the command line of workers: `vscrapy worker [URL] [-n N] [--slots S] [--name NAME]`."""
+"""Owns the command line of workers: `vscrapy worker [URL] [-n N] [--slots S] [--name NAME]`.
+
+Runs in the worker's process. What is needed only later is imported later: on two cores the zygote
+imports Scrapy in the same time.
+"""
 
 import argparse
 import logging
@@ -8,19 +12,21 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from vscrapy_magic import config
 from vscrapy_magic.errors import ConfigError, VscrapyError
-from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.environment import environment_id
 from vscrapy_magic.store.keys import WorkerName
 from vscrapy_magic.store.messages import WorkerRecord
-from vscrapy_magic.store.presence import Liveness, Presence
 from vscrapy_magic.version import __version__
-from vscrapy_magic.worker.supervisor import Options, Supervisor
+
+if TYPE_CHECKING:
+    from vscrapy_magic.store.connection import Store
+    from vscrapy_magic.worker.arrival import Arrival
+    from vscrapy_magic.worker.source import Source
 
 DEFAULT_SLOTS: Final = 8
 USAGE_ERROR: Final = 2
@@ -56,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--with-parent", action="store_true", help="end, at once, when standard input does"
     )
+    # Said by local clusters only.
+    parse.add_argument("--inspect-in", default="", help=argparse.SUPPRESS)
     parse.add_argument("--log-level", default="INFO", help="of the worker's own log (INFO)")
     return parse
 
@@ -78,8 +86,7 @@ def main(argv: Sequence[str]) -> int:
                 "which Redis? Give its address, as in `vscrapy worker redis://host:6379`, "
                 f"or set {config.URL_VARIABLE}"
             )
-        with Store.connect(url) as store:
-            return _serve(store, options, count)
+        return _serve(options, url, count)
     except VscrapyError as exc:
         sys.stderr.write(f"vscrapy worker: {exc}\n")
         return USAGE_ERROR
@@ -101,8 +108,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _names(store: Store, given: str, count: int) -> list[WorkerName]:
+def _names(store: "Store", given: str, count: int) -> list[WorkerName]:
     """Names of the workers; without a given name, those that no live worker has."""
+    from vscrapy_magic.store.presence import Liveness, Presence
+
     host = socket.gethostname()
     if count == 1:
         return [WorkerName(given or f"{host}-{os.getpid()}")]
@@ -121,32 +130,65 @@ def _names(store: Store, given: str, count: int) -> list[WorkerName]:
     return names
 
 
-def _serve(store: Store, options: argparse.Namespace, count: int) -> int:
-    records = [
-        WorkerRecord(
-            name=name,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            slots=options.slots,
-            python=platform.python_version(),
-            scrapy=metadata.version("scrapy"),
-            version=__version__,
-            env=environment_id(),
-            started_ms=int(time.time() * 1000),
-        )
-        for name in _names(store, options.name, count)
-    ]
+def _serve(options: argparse.Namespace, url: str, count: int) -> int:
+    """Come up, become known, and serve.
+
+    What children are forked from imports Scrapy meanwhile; that takes longest, so it begins first.
+    """
+    from vscrapy_magic.worker.zygote import new_source
+
+    source = new_source(inspect_in=options.inspect_in)
+    try:
+        from vscrapy_magic.store.connection import Store
+        from vscrapy_magic.worker.arrival import Arrival
+
+        parent_fd = sys.stdin.fileno() if options.with_parent else None
+        with Store.connect(url) as store, Arrival(source, parent_fd) as arrival:
+            _on_signals(arrival.go)
+            if arrival.wait():
+                _take_part(store, source, arrival, options, count)
+    finally:
+        source.close()
+    return 0
+
+
+def _take_part(
+    store: "Store", source: "Source", arrival: "Arrival", options: argparse.Namespace, count: int
+) -> None:
+    from vscrapy_magic.worker.supervisor import Options, Supervisor
+
+    records = [_record(name, options.slots) for name in _names(store, options.name, count)]
     supervisor = Supervisor(
         store,
         records,
+        source,
         Options(
             parent_fd=sys.stdin.fileno() if options.with_parent else None,
             child_memory_bytes=options.child_memory * _MEGABYTE,
         ),
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.go())
+    _on_signals(supervisor.go)
+    if arrival.is_told_to_go:  # just now
+        supervisor.go()
     names = ", ".join(record.name for record in records)
-    logger.info("Worker %s serves %s: %d slots", names, store.address, options.slots)
+    logger.info("Worker %s is ready and serves %s: %d slots", names, store.address, options.slots)
     supervisor.run()
-    return 0
+
+
+def _on_signals(go: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: go())
+
+
+def _record(name: WorkerName, slots: int) -> WorkerRecord:
+    return WorkerRecord(
+        name=name,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        slots=slots,
+        python=platform.python_version(),
+        scrapy=metadata.version("scrapy"),
+        version=__version__,
+        env=environment_id(),
+        started_ms=int(time.time() * 1000),
+    )

@@ -2,7 +2,8 @@
 
 A crawl without any worker comes first, then the older one; of the workers the least busy one. When
 all slots are taken and a crawl has no worker anywhere, a crawl that has several gives up one: not
-its first, so that no two processes can leave it without any.
+its first, so that no two processes can leave it without any. A process that cannot fork just now
+takes none: reserving a place would keep others from it, and a crawl of one worker waiting.
 """
 
 import secrets
@@ -13,16 +14,18 @@ from typing import Final
 
 from vscrapy_magic.errors import StateError
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import ACTIVE_STATES, Crawls, CrawlView
+from vscrapy_magic.store.crawls import ACTIVE_STATES, Crawls
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import CrawlState, WorkerRecord
+from vscrapy_magic.store.views import CrawlView
 from vscrapy_magic.worker.plan import Roster, Start, Tenant
 
 ASK_AGAIN_S: Final = 5.0  # after "no more children"; the crawl wakes us when it wants one before
 ROOM_AFTER_S: Final = 2.0  # without any worker, before others are asked to make room
 _TOKEN_BYTES: Final = 3
 _FULL: Final = "all slots of the workers are taken"
+_BROKEN: Final = "a worker cannot start it: {problem}"
 
 
 class Placing:
@@ -48,7 +51,10 @@ class Placing:
         alone: list[CrawlView] = []
         for view in sorted(wanted.values(), key=lambda v: (len(v.members), v.created_ms)):
             fitting = [r for r in roster.records if view.spec.env in {"", r.env}]
-            if view.state not in ACTIVE_STATES or not fitting or not roster.taking:
+            if view.state not in ACTIVE_STATES or not fitting:
+                continue
+            if not roster.taking:
+                self._tell_problem(view, roster.problem)
                 continue
             began = self._starts(view, fitting, used, here | roster.resting)
             starts += began
@@ -90,7 +96,7 @@ class Placing:
             if now - self._alone_since[view.crawl_id] < ROOM_AFTER_S:
                 continue
             if view.why != _FULL:
-                self._explain(view)
+                self._explain(view, _FULL)
             ours = {t.token: t.crawl_id for t in roster.tenants if t.token not in leave}
             crowded = [
                 (len(wanted[crawl_id].members), token)
@@ -102,10 +108,16 @@ class Placing:
                 del self._alone_since[view.crawl_id]
         return leave
 
-    def _explain(self, view: CrawlView) -> None:
+    def _tell_problem(self, view: CrawlView, problem: str) -> None:
+        """Let a crawl that nobody has taken say what is wrong here; others may still take it."""
+        why = _BROKEN.format(problem=problem)
+        if problem and not view.members and not view.why:
+            self._explain(view, why)
+
+    def _explain(self, view: CrawlView, why: str) -> None:
         if view.state in {CrawlState.QUEUED, CrawlState.WAITING}:
             try:
-                self._crawls.explain(view.crawl_id, view.state, _FULL)
+                self._crawls.explain(view.crawl_id, view.state, why)
             except StateError:
                 return
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from vscrapy_magic.store.crawls import CrawlView
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import WorkerRecord
+from vscrapy_magic.store.views import CrawlView
 from vscrapy_magic.worker.output import Output
 
 
@@ -23,7 +23,9 @@ class Roster(msgspec.Struct, frozen=True):
     """What runs in this process at one moment.
 
     Attributes:
-        taking: whether new children may be started.
+        taking: whether new children may be started: not while the workers leave, or while what
+            children come from is not ready; then a crawl is for others.
+        problem: why none can be started, in one line; empty when one can, or will soon.
         resting: where a child died just now: (worker, crawl).
         woken: whether somebody asked for this look.
     """
@@ -31,6 +33,7 @@ class Roster(msgspec.Struct, frozen=True):
     records: tuple[WorkerRecord, ...]
     tenants: tuple[Tenant, ...] = ()
     taking: bool = True
+    problem: str = ""
     resting: frozenset[tuple[WorkerName, CrawlId]] = frozenset()
     woken: bool = False
 
@@ -71,6 +74,7 @@ class Burial(msgspec.Struct, frozen=True):
     Attributes:
         fatal: the crawl cannot run here, in one line; empty when it can.
         suspects: leases to blame for its death.
+        clear: whether that is one; otherwise it was one of them, nobody knows which.
         died: monotonic seconds.
         folder: what it wrote there goes to the sender; then the folder is removed.
     """
@@ -80,4 +84,5 @@ class Burial(msgspec.Struct, frozen=True):
     died: float
     fatal: str = ""
     suspects: tuple[int, ...] = ()
+    clear: bool = True
     folder: Path | None = None

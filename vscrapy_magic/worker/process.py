@@ -86,13 +86,14 @@ class Process(Protocol):
 class StartedProcess:
     """A child that was started by command line.
 
-    Started as a spare it imports what it needs and then waits for its order.
+    Started as a spare it imports what it needs, says so on its report pipe and waits for its order.
     """
 
     def __init__(self, *, spare: bool) -> None:
         self.pipes: Final = Pipes()
+        warm = ["--spare", str(self.pipes.report_far)] if spare else []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", CHILD_MODULE, *(["--spare"] if spare else [])],
+            [sys.executable, "-m", CHILD_MODULE, *warm],
             stdin=subprocess.PIPE,
             stdout=self.pipes.stdout_far,
             stderr=self.pipes.stderr_far,
@@ -118,6 +119,10 @@ class StartedProcess:
 
     def code(self) -> int | None:
         return self._process.poll()
+
+    def wait(self) -> int:
+        """Its exit code; blocks until it has ended."""
+        return self._process.wait()
 
     def is_known(self, pid: int) -> None:
         """Nothing new."""

@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from vscrapy_magic.errors import StoreError
+from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.keys import CrawlId, WorkerName
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, WorkerRecord
@@ -32,7 +33,7 @@ from vscrapy_magic.worker.desk import Desk
 from vscrapy_magic.worker.measure import Measure
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.plan import Burial, Plan, Roster, Start, Tenant
-from vscrapy_magic.worker.zygote import Source, new_source
+from vscrapy_magic.worker.source import Source
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +45,10 @@ WAKE_WAIT_S: Final = 10.0  # of one blocking read
 RETRY_S: Final = 1.0  # before a store that is away is asked again
 RESTART_AFTER_S: Final = 0.5  # before a crawl whose child died here gets another one; doubles
 RESTART_MAX_S: Final = 30.0
+EARLY_DEATHS: Final = 3  # of children that end themselves before they work: the crawl has failed
 SETTLED_S: Final = 60.0  # a child that lived for so long starts the doubling anew
 BURY_WITHIN_S: Final = 5.0  # for the last words of children when the workers leave
+_EARLY: Final = frozenset({Phase.STARTING, Phase.LOADING})
 _GO: Final = b"g"
 _WAKE: Final = b"w"
 _DONE: Final = b"d"
@@ -71,19 +74,21 @@ class Supervisor:
 
     Args:
         records: how the workers present themselves, one each.
+        source: where children come from; ready, so that the first crawl need not wait. It is
+            closed at the end.
     """
 
     def __init__(
         self,
         store: Store,
         records: Sequence[WorkerRecord],
+        source: Source,
         options: Options | None = None,
-        source: Source | None = None,
     ) -> None:
         self._store = store
         self._records = list(records)
         self._options = options or Options()
-        self._source = source or new_source()
+        self._source = source
         self._children: dict[Place, Child] = {}
         self._deaths: Counter[Place] = Counter()
         self._not_before: dict[Place, float] = {}
@@ -150,8 +155,11 @@ class Supervisor:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        if now >= self._look_at and not self._desk.looking:
+        is_due = now >= self._look_at and not self._desk.looking
+        if is_due or not self._source.ready:
+            self._watch_source()  # what has ended is forgotten before its number is used again
             self._source.tend(now)
+        if is_due:
             self._desk.look(self._roster(now))
         self._watch_source()
         self._read(self._idle_for(now))
@@ -206,13 +214,19 @@ class Supervisor:
                     self._selector.unregister(key.fd)
                     self._going = 2
             elif key.data is self._source:
-                self._source.heard(key.fd)
+                self._hear_source(key.fd)
             else:
                 child: Child = key.data
                 data = os.read(key.fd, READ_BYTES)
                 if not data:
                     self._selector.unregister(key.fd)
                 child.take(key.fd, data)
+
+    def _hear_source(self, fd: int) -> None:
+        was_ready = self._source.ready
+        self._source.heard(fd)
+        if self._source.ready and not was_ready:
+            self._heard_poke(_WAKE)  # crawls that came meanwhile have waited for this
 
     def _heard_poke(self, words: bytes) -> None:
         if _WAKE in words or _GO in words:
@@ -233,7 +247,8 @@ class Supervisor:
         return Roster(
             records=tuple(self._present()),
             tenants=tenants,
-            taking=not self._going,
+            taking=not self._going and self._source.ready,
+            problem=self._source.problem,
             resting=frozenset(self._not_before),
             woken=woken,
         )
@@ -294,6 +309,7 @@ class Supervisor:
         )
         output = Output(tenant.crawl_id, tenant.worker, _level(start.view.spec))
         place = (tenant.worker, tenant.crawl_id)
+        fail_point("supervisor_before_fork")
         try:
             birth = self._source.start(order)
         except OSError as exc:
@@ -302,6 +318,8 @@ class Supervisor:
             self._rest(place, now)
             self._desk.bury(Burial(tenant, output, now, folder=folder))
             return
+        fail_point("supervisor_after_fork")
+        self._watch_source()  # a spare is none any more: its pipes are a child's now
         child = self._children[place] = Child(order, birth, output)
         for fd in child.pipes:
             self._selector.register(fd, selectors.EVENT_READ, child)
@@ -330,11 +348,11 @@ class Supervisor:
         child.last_lines()
         suspects, how = child.suspects(), child.describe_end()
         if how:
-            strike = "; the request that it worked on gets a strike" if suspects else ""
+            strike = _blame(len(suspects)) if suspects else ""
             doing = "" if child.phase is Phase.CLOSED else f" while {child.phase}"
             text = f"the child {how}{doing}{strike}"
             child.output.own(logging.WARNING, text)
-            if now - child.started > SETTLED_S:
+            if suspects or now - child.started > SETTLED_S:  # a strike leads somewhere
                 self._deaths.pop(place, None)
             self._rest(place, now)
         else:
@@ -344,8 +362,12 @@ class Supervisor:
         fatal = ""
         if child.process.code() == ExitCode.FATAL and child.fatal:
             fatal = child.output.hide(child.fatal.strip().splitlines()[-1])
+        elif child.ended_itself and child.phase in _EARLY and self._deaths[place] >= EARLY_DEATHS:
+            fatal = f"its process {how} while loading, {EARLY_DEATHS} times in a row"
         tenant = Tenant(place[0], child.crawl_id, child.token)
-        self._desk.bury(Burial(tenant, child.output, now, fatal, tuple(suspects), child.folder))
+        self._desk.bury(
+            Burial(tenant, child.output, now, fatal, suspects, child.is_clear, child.folder)
+        )
         for fd in child.pipes.keys() - child.ended_pipes:
             self._selector.unregister(fd)
         child.close()
@@ -366,6 +388,13 @@ class Supervisor:
         os.close(self._poke)
         os.close(self._poked)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _blame(count: int) -> str:
+    """What a death of its own means for the requests that a child may have died of."""
+    if count == 1:
+        return "; the request that it worked on gets a strike"
+    return f"; it was one of {count} requests: each of them runs alone next"
 
 
 def _level(spec: CrawlSpec) -> int:

@@ -1,6 +1,7 @@
 -- The sender has kept outputs: they need not be kept here. The last one stays, as its witness.
 --
 -- KEYS: prefix of the crawl. ARGV: commit number, its nonce, its running total of bytes.
+-- On a full server, too: it begins with a removal (see frees_room.lua).
 -- Returns: {'ok'}, {'unknown'}, or {'rolled_back'}: the server holds another history than the one
 --   that the sender read.
 local P = KEYS[1]
@@ -10,19 +11,18 @@ local P = KEYS[1]
 --!include queue
 --!include members
 if not meta_load() then return {'unknown'} end
-local entry = redis.call('XRANGE', P .. 'out', ARGV[1] .. '-0', ARGV[1] .. '-0')[1]
-if not entry or entry[2][2] ~= ARGV[2] then
-  if not FINAL[M.state] then
-    M.close_reason = 'store_rolled_back'
-    set_state('store_rolled_back', now_ms())
-    meta_flush()
-  end
+local entry = redis.call('XRANGE', P .. 'out', ARGV[1] .. '-0', '+', 'COUNT', 1)[1]
+if not entry or entry[1] ~= ARGV[1] .. '-0' or entry[2][2] ~= ARGV[2] then
+  -- An older one that was on its way for long, on a connection that the sender has given up?
+  if entry and entry[1] ~= ARGV[1] .. '-0' and tonumber(ARGV[3]) <= M.out_acked then return {'ok'} end
+  if not FINAL[M.state] then roll_back(now_ms()) end
   return {'rolled_back'}
 end
 redis.call('XTRIM', P .. 'out', 'MINID', ARGV[1] .. '-0')
 if tonumber(ARGV[3]) > M.out_acked then
   M.out_acked = tonumber(ARGV[3])
-  wake_parked(redis.call('LLEN', P .. 'parked'))
+  -- One that looks lets the crawl run again, and wakes as many as there is work for.
+  if M.state == 'waiting' and M.out_bytes - M.out_acked <= M.out_max then wake_parked(1) end
 end
 meta_flush()
 return {'ok'}

@@ -9,7 +9,9 @@
 --
 -- If nobody judged for more than two beats, the server or the whole machine stood still: every
 -- session gets its grace from now. A session that was judged gone never comes back.
+-- A full server takes beats all the same: one that has begun with a removal is not refused.
 --!include clock
+redis.call('ZREM', KEYS[5], '')
 local now, ttl = now_ms(), tonumber(ARGV[1])
 local judged = tonumber(redis.call('GET', KEYS[7]) or 0) or 0
 if now - judged > 2 * tonumber(ARGV[3]) then

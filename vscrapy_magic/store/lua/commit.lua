@@ -1,6 +1,8 @@
 -- The committing half of a step.
 -- Needs: all that step.lua includes before it; token, seq, now, keep_open, HELD, dropped.
 local STATS_MAX = 10000 -- stats keys of a crawl
+-- What a child has counted for a request before it is known here to be a duplicate.
+local COUNTED_BEFORE = {'scheduler/enqueued', 'scheduler/enqueued/memory'}
 
 -- Reads a list of lease numbers (and what stands beside each); adds those not held to `lost`.
 local lost = {}
@@ -63,6 +65,7 @@ local function commit_requests()
   local added, filtered = requests_add(dropped)
   if filtered > 0 and ARGV[15] ~= '' then
     redis.call('HINCRBY', P .. 'stats', ARGV[15], filtered)
+    for _, key in ipairs(COUNTED_BEFORE) do redis.call('HINCRBY', P .. 'stats', key, -filtered) end
   end
   return added
 end

@@ -2,9 +2,12 @@
 -- Needs: all that step.lua includes before it; arg, token, now, want, MINE, HELD, SHARES, leases.
 local SLOTS_LOOKED_AT = 64             -- slots tried for one step
 local ROOM_FIRST = 2                   -- leases of an exclusive slot before its child says its room
+local SUSPECTS_LOOKED_AT = 64          -- suspects tried for one step
+local ALONE_MS = 10000                 -- then it may wait for requests that it brought: others join it
 
 -- What the child says of its slots is the truth: it has read every share that was granted.
 local shares_mine, rooms = {}, {}
+local slots_freed = 0 -- places in slots that others may have now
 local function read_slots()
   local before = redis.call('HGETALL', SHARES)
   local listed = {}
@@ -18,14 +21,14 @@ local function read_slots()
     if in_force == 0 then
       slot_give_up(slot, token, share, now)
       redis.call('HDEL', SHARES, slot)
-      wake_parked(1)
+      slots_freed = slots_freed + 1
     else
       if in_force ~= share then
         local s = slot_get(slot)
         s.used = s.used - share + in_force
         slot_dirty[slot] = true
         redis.call('HSET', SHARES, slot, in_force)
-        if in_force < share then wake_parked(1) end
+        if in_force < share then slots_freed = slots_freed + 1 end
       end
       shares_mine[slot] = in_force
     end
@@ -150,6 +153,32 @@ local function lease_slots(where, budget)
   return budget
 end
 
+-- A suspect runs with nothing beside it: when its child ends itself again, it was this one.
+local function lease_suspect()
+  for _, origin in ipairs(redis.call('LRANGE', P .. 'suspects', 0, SUSPECTS_LOOKED_AT - 1)) do
+    local m = blob_get(origin_split(origin))
+    if grant_share(m.slot) > 0 then
+      redis.call('LREM', P .. 'suspects', 1, origin)
+      M.queued = M.queued - 1
+      lease(origin)
+      redis.call('HSET', MINE, 'alone', M.lease_no, 'alone_until', now + ALONE_MS)
+      return true
+    end
+    is_blocked(m.slot)
+  end
+  return false
+end
+
+local function is_alone()
+  return mine[6] and now < tonumber(mine[7]) and redis.call('HEXISTS', HELD, mine[6]) == 1
+end
+
+-- Whether this child holds nothing but `start()`, which may wait for a suspect.
+local function holds_only_start()
+  local held = redis.call('HVALS', HELD)
+  return #held == 1 and string.match(held[1], '^[^:]+') == 'start'
+end
+
 -- What the crawl waits for; nothing, mostly.
 local function waits_for()
   if M.out_bytes - M.out_acked > M.out_max then return 'items are not collected by the sender' end
@@ -172,12 +201,14 @@ local function lease_what_is_wanted()
     elseif M.state ~= 'running' then
       if M.started_ms == 0 then M.started_ms = now end
       M.why = ''
-      set_state('running', now)
+      run_on(now)
     end
   end
   if want == 0 then return end
   if M.state == 'waiting' then return park() end
-  if M.state ~= 'running' then return end
+  if M.state ~= 'running' or is_alone() then return end
+  local suspects = redis.call('EXISTS', P .. 'suspects') == 1
+  if suspects and redis.call('EXISTS', HELD) == 0 and lease_suspect() then return end
   local budget = math.min(want, math.max(1, math.ceil(M.queued / members)))
   if M.start == 'todo' then
     M.start = 'leased'
@@ -185,6 +216,7 @@ local function lease_what_is_wanted()
   end
   budget = lease_slots('r:' .. token, budget)
   if budget > 0 then budget = lease_slots('ready', budget) end
+  if suspects and #leases == 0 and holds_only_start() then lease_suspect() end
   if M.queued + M.leased == 0 and M.start == 'done' and M.idle == '' and M.keep_open == 0
       and now >= M.idle_after_ms then
     M.idle = 'leased'

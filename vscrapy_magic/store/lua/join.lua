@@ -11,12 +11,12 @@ local P = KEYS[1]
 if not meta_load() then return {'unknown'} end
 if FINAL[M.state] then return {'over', M.state, M.close_reason} end
 if M.workers > 0 and redis.call('ZCARD', P .. 'members') >= M.workers then return {'full'} end
-local now = now_ms()
+local now, before = now_ms(), redis.call('ZCARD', P .. 'members')
 redis.call('ZREM', P .. 'claims', ARGV[1])
 redis.call('ZADD', P .. 'members', now + tonumber(ARGV[3]), ARGV[1])
 redis.call('HSET', P .. 'm:' .. ARGV[1], 'seq', 0, 'worker', ARGV[2], 'parked', 0, 'joined_ms', now,
   'rule_no', M.rule_no)
-wake_all() -- shares become smaller
+if before > 0 and shares_shrink(before, before + 1) then wake_all() end
 if M.state == 'queued' then
   M.why = ''
   set_state('starting', now)

@@ -28,6 +28,21 @@ local function set_state(state, now)
   wake_all()
 end
 
+-- The crawl runs, or runs again: who waits for work hears of it as far as there is some.
+local function run_on(now)
+  M.state = 'running'
+  redis.call('HSET', P .. 'meta', 'state_ms', now)
+  wake_parked(M.queued)
+end
+
+-- The server holds another history than the one that a child or the sender has seen.
+local function roll_back(now)
+  M.close_reason = 'store_rolled_back'
+  M.why = 'the server lost what it had acknowledged; run it again, on one with appendfsync always'
+  set_state('store_rolled_back', now)
+  meta_flush()
+end
+
 -- The crawl waits; says for what, and since when it is for that.
 local function wait_for(why, now)
   if M.state == 'waiting' then
@@ -85,22 +100,32 @@ local function settle(now)
   end
 end
 
+-- What `a` knows of a lease that did not end well: its number of runs, strikes, whether it is a suspect.
+local function runs_get(origin)
+  local raw = M.again == 1 and redis.call('HGET', P .. 'a', origin)
+  return raw and cmsgpack.unpack(raw) or {1, 0, 0}
+end
+
+local function runs_set(origin, f)
+  redis.call('HSET', P .. 'a', origin, cmsgpack.pack(f))
+  M.again = 1
+end
+
 -- A lease ends without a commit; `again` when it may have run already.
 local function release(origin, again)
   M.leased = M.leased - 1
+  local f = runs_get(origin)
   if origin == 'start' then
     M.start = 'todo'
   elseif origin == 'idle' then
     M.idle = ''
   else
-    request_back(origin)
+    if f[3] == 1 then suspect_back(origin) else request_back(origin) end
     M.queued = M.queued + 1
   end
   if again then
-    local raw = redis.call('HGET', P .. 'a', origin)
-    local f = raw and cmsgpack.unpack(raw) or {1, 0}
-    redis.call('HSET', P .. 'a', origin, cmsgpack.pack({f[1] + 1, f[2]}))
-    M.again = 1
+    f[1] = f[1] + 1
+    runs_set(origin, f)
   end
 end
 

@@ -10,6 +10,7 @@ local P = KEYS[1]
 --!include queue
 --!include members
 if not meta_load() then return {'unknown'} end
+--!include frees_room
 local now, old, allowed = now_ms(), M.state, false
 for i = 5, #ARGV do allowed = allowed or ARGV[i] == old end
 if not allowed then return {'refused', old} end

@@ -2,9 +2,11 @@
 -- Needs: meta.lua, slots.lua.
 --
 -- `b` holds the blobs, `bm` of each "<mask> <score> <fifo> <slot>". A mask has one letter a request:
--- q queued, l leased, . done or never wanted. A blob goes when its mask is all dots.
+-- q queued, l leased or suspect, . done or never wanted. A blob goes when its mask is all dots.
 -- `q:<slot>` orders the blobs that have a q; its member is the blob's id, 11 hex digits that fall
 -- with time (newest first, Scrapy's default) or rise with it (fifo).
+-- `suspects` lists queued requests that were in flight in a child that ended itself, nobody knows by
+-- which of them: each is run with nothing beside it (grant.lua).
 local QUEUED, LEASED, DONE = 113, 108, 46 -- q, l, .
 local mask_cache, mask_dirty = {}, {}
 
@@ -67,6 +69,11 @@ local function request_back(origin)
   redis.call('ZADD', P .. 'q:' .. m.slot, m.score, id)
   slot_get(m.slot)
   slot_ready(m.slot)
+end
+
+-- A leased request is to be run with nothing beside it; its letter stays l, so that no queue has it.
+local function suspect_back(origin)
+  redis.call('RPUSH', P .. 'suspects', origin)
 end
 
 -- Takes up to `count` requests of a slot; calls `each(blob_id, index)` for each.

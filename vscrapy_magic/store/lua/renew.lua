@@ -15,6 +15,7 @@ local JUDGED_AT_ONCE = 5 -- members removed by one call; the rest by the next
 local LEASES_AT_ONCE = 1000 -- no further member is removed once so many leases went back
 
 if not meta_load() then return {'unknown'} end
+--!include frees_room
 if FINAL[M.state] then return {'ok', M.state, M.close_reason, M.control, M.session, {}} end
 local now, ttl = now_ms(), tonumber(ARGV[1])
 if now - M.judged_ms > 2 * tonumber(ARGV[2]) then

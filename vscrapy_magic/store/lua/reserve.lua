@@ -8,6 +8,7 @@ local P = KEYS[1]
 --!include clock
 --!include meta
 if not meta_load() or FINAL[M.state] or M.state == 'stopping' or M.state == 'closing' then return -1 end
+--!include needs_room
 local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', P .. 'claims', '-inf', now)
 local members = redis.call('ZCARD', P .. 'members')

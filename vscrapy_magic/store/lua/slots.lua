@@ -62,6 +62,7 @@ local function slot_told(name, limit, excl, words)
   local s = slot_get(name)
   s.own = M.rule_no > 0 and (limit ~= M.slot_limit or excl ~= M.slot_excl) and 1 or 0
   s.words = s.own == 1 and words or ''
+  if s.own == 1 and excl == 0 then M.own_limit = math.max(M.own_limit, limit) end
   slot_dirty[name] = true
   slot_follow(name, s, limit, excl)
 end
@@ -107,6 +108,13 @@ local function slot_give_up(name, token, share, now)
     if redis.call('ZREM', P .. 'r:' .. token, name) == 1 then slot_ready(name) end
   end
   slot_dirty[name] = true
+end
+
+-- Whether somebody's share of a slot is smaller with `after` members than with `before`. Where all
+-- have a share of 1 a further member changes nothing, and nobody need be woken to hear of it.
+local function shares_shrink(before, after)
+  local function shrinks(limit) return math.ceil(limit / after) < math.ceil(limit / before) end
+  return (M.slot_excl == 0 and shrinks(M.slot_limit)) or shrinks(M.own_limit)
 end
 
 -- The share of a slot that `token` may have next, `mine` being what it has now; 0 for none.

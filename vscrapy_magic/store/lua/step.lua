@@ -12,8 +12,8 @@
 -- Returns: {'ok', numbers and words, dropped (blob, index, ...), shares (slot, share, idle_ms, ...),
 --   leases (lease, kind, origin, slot, attempt, has_parts, ...), blobs (id, data, ...),
 --   cookies (key, value, ...), stats (key, value, ...)}; or one of {'unknown'} no such crawl,
---   {'over', state, close_reason}, {'gone'} not a member, {'lost', lease, ...}, {'rolled_back'}:
---   then nothing was written, but for the state in the last case.
+--   {'over', state, close_reason}, {'gone'} not a member, {'lost', lease, ...}, {'late'} the member
+--   has stepped since, {'rolled_back'}: then nothing was written, but for the state in the last case.
 --
 -- Idempotent by `seq`: the last step of a member may be sent again, and gets its reply again.
 local P = KEYS[1]
@@ -37,16 +37,17 @@ local MINE, HELD, SHARES = P .. 'm:' .. token, P .. 'l:' .. token, P .. 'h:' .. 
 
 local at = 21
 --!include requests
-local mine = redis.call('HMGET', MINE, 'seq', 'dropped', 'parked', 'rule_no', 'leave')
+local mine = redis.call('HMGET', MINE, 'seq', 'dropped', 'parked', 'rule_no', 'leave', 'alone',
+  'alone_until')
 if not mine[1] or not redis.call('ZSCORE', P .. 'members', token) then return {'gone'} end
 local again = tonumber(mine[1]) == seq
 if tonumber(mine[1]) < seq - 1 then
   -- The server forgot a step that it had acknowledged to this very child.
-  M.close_reason = 'store_rolled_back'
-  set_state('store_rolled_back', now)
-  meta_flush()
+  roll_back(now)
   return {'rolled_back'}
 end
+-- Its child has given up this connection and got its answer on another one.
+if tonumber(mine[1]) > seq then return {'late'} end
 
 local leases, dropped = {}, {}
 
@@ -78,6 +79,12 @@ else
     table.insert(lost, 1, 'lost')
     return lost
   end
+  -- A crawl that is to end gives memory back; what its children bring at last may need some.
+  if M.state == 'stopping' or M.state == 'closing' then
+--!include frees_room
+  else
+--!include needs_room
+  end
   if mine[3] == '1' then
     redis.call('LREM', P .. 'parked', 0, token)
     redis.call('HSET', MINE, 'parked', 0)
@@ -107,7 +114,7 @@ else
   else
     redis.call('ZREM', P .. 'spare', token)
   end
-  wake_parked(math.min(M.queued, added + #released + slots_opened * members))
+  wake_parked(math.min(M.queued, added + #released + slots_freed + slots_opened * members))
   -- Another member may take the idle lease that this one does not want.
   if M.queued + M.leased == 0 and want == 0 and #ended > 0 and M.state == 'running' then
     wake_parked(1)

@@ -12,6 +12,7 @@ if not meta_load() then
   return 1
 end
 if not FINAL[M.state] then return -1 end
+--!include frees_room
 -- Content keys stay behind only for leases that were running or were lost.
 for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, MEMBERS_AT_ONCE - 1)) do
   for _, held in ipairs(redis.call('HVALS', P .. 'l:' .. token)) do
@@ -46,7 +47,7 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
     or redis.call('EXISTS', P .. 'members') == 1 then
   return 0
 end
-redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'cookies', P .. 'cookie_no',
+redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'suspects', P .. 'cookies', P .. 'cookie_no',
   P .. 'parked', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
   P .. 'control')
 for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files'}) do

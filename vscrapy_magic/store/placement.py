@@ -1,0 +1,135 @@
+"""Owns how a crawl is placed: its source and its order reach the server, and workers hear of it.
+
+Used by senders. A user who runs a cell waits for each round trip, so placing takes two, and a third
+for source that is new: one asks for all that must be known before; the last creates the crawl,
+wakes the workers and brings the first view.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+from redis.exceptions import NoScriptError, RedisError
+
+from vscrapy_magic.errors import StateError
+from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.keys import WorkerName, crawl_prefix, global_key
+from vscrapy_magic.store.messages import Bundle, CrawlSpec, encode
+from vscrapy_magic.store.scripts import load_script
+from vscrapy_magic.store.shared import Defaults, Shared
+from vscrapy_magic.store.views import CrawlView, Views
+
+BUNDLE_TTL_MS: Final = 2 * 24 * 3600 * 1000  # of source after its last use; twice the retention
+_WAKE_TTL_MS: Final = 60_000  # a worker that was not there has nothing to wake up for
+
+
+class Ground(msgspec.Struct, frozen=True):
+    """What is known before a crawl is placed.
+
+    Attributes:
+        workers: to be woken; one that comes later looks by itself.
+        has_bundle: whether the source is there, and kept for long enough.
+    """
+
+    defaults: Defaults
+    workers: tuple[WorkerName, ...]
+    has_bundle: bool
+
+
+class Placement:
+    """Places crawls on one server; thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._shared = Shared(store)
+        self._views = Views(store)
+
+    def survey(self, digest: str) -> Ground:
+        """What must be known before a crawl with this source; blocks for one round trip."""
+        with self._store.errors_wrapped():
+            pipe = self._store.client.pipeline(transaction=False)
+            pipe.pexpire(bundle_key(digest), BUNDLE_TTL_MS)
+            self._shared.ask(pipe)
+            ask_workers(pipe)
+            has_bundle, values, names = pipe.execute()
+        return Ground(self._shared.found(values), found_workers(names), bool(has_bundle))
+
+    def create(self, spec: CrawlSpec, ground: Ground, bundle: Bundle) -> CrawlView:
+        """Order a crawl; workers begin at once. Blocks for a round trip, or two for new source.
+
+        Returns:
+            The crawl as it is then.
+
+        Raises:
+            StateError: there is a crawl of this id already.
+        """
+        if not ground.has_bundle:  # before the crawl is there: a child may want it at once
+            with self._store.errors_wrapped():
+                key = bundle_key(spec.bundle)
+                self._store.client.set(key, encode(bundle), px=BUNDLE_TTL_MS)
+        replies = self._send(spec, ground, is_known=True)
+        if isinstance(replies[0], NoScriptError):  # a server that is new, or was restarted
+            replies = self._send(spec, ground, is_known=False)
+        with self._store.errors_wrapped():
+            for error in (reply for reply in replies if isinstance(reply, RedisError)):
+                raise error
+        created, *_, row, members = replies
+        if created[0] != b"ok":
+            raise StateError(f"crawl {spec.crawl_id} exists already; take another id")
+        return self._views.found(spec.crawl_id, row, members)
+
+    def _send(self, spec: CrawlSpec, ground: Ground, *, is_known: bool) -> Sequence[Any]:
+        """Replies: of the script, of each wake-up, and the two of the view."""
+        script, keys, args = load_script("create"), create_keys(spec), create_args(spec)
+        with self._store.errors_wrapped():
+            pipe = self._store.client.pipeline(transaction=False)
+            if is_known:
+                pipe.evalsha(script.sha1, len(keys), *keys, *args)
+            else:
+                pipe.eval(script.source, len(keys), *keys, *args)
+            ask_wakes(pipe, ground.workers)
+            self._views.ask(pipe, spec.crawl_id)
+            replies: Sequence[Any] = pipe.execute(raise_on_error=False)
+        return replies
+
+
+def bundle_key(digest: str) -> str:
+    """Where shipped source is kept."""
+    return global_key(f"bundle:{digest}")
+
+
+def create_keys(spec: CrawlSpec) -> tuple[str, str, str]:
+    """KEYS of `lua/create.lua`."""
+    return crawl_prefix(spec.crawl_id), global_key("crawls"), global_key("crawls:live")
+
+
+def create_args(spec: CrawlSpec) -> list[bytes | str | int]:
+    """ARGV of `lua/create.lua`."""
+    limits = spec.limits
+    return [
+        spec.crawl_id,
+        *("spec", encode(spec), "session", spec.session or "", "workers", spec.workers),
+        *("lifo", int(spec.lifo), "keep_open", int(spec.keep_open)),
+        *("limit_items", limits.items, "limit_pages", limits.pages),
+        *("limit_errors", limits.errors, "limit_timeout_ms", limits.timeout_ms),
+        *("out_max", spec.out_bytes_max),
+    ]
+
+
+def ask_workers(pipe: Any) -> None:
+    """Add the question for the workers that may have to be woken; `found_workers` reads it."""
+    pipe.zrange(global_key("workers:due"), 0, -1)
+
+
+def found_workers(names: Iterable[bytes]) -> tuple[WorkerName, ...]:
+    """The workers in the reply."""
+    return tuple(WorkerName(name.decode()) for name in names)
+
+
+def ask_wakes(pipe: Any, workers: Iterable[WorkerName]) -> None:
+    """Add wake-ups to a pipeline; a worker that misses one looks with its next beat."""
+    for worker in workers:
+        key = global_key(f"wake:{worker}")
+        pipe.lpush(key, "1")
+        pipe.ltrim(key, 0, 0)
+        pipe.pexpire(key, _WAKE_TTL_MS)
