@@ -166,8 +166,7 @@ def test_what_a_consuming_start_published_survives_its_kill(
         kill(crawl, point, random.randrange(10**6))
         left = len(file.read_text().splitlines())
         keys = b"".join(store.client.lrange(crawl_key(crawl.spec.crawl_id, "p:start"), 0, -1))
-        assert left < 1500
-        assert point == "at random" or keys
+        assert point == "at random" or (keys and left < 1500)
         crawl.add_child()
         # What was popped and not published is lost, as it is when a local Scrapy is killed.
         finished(crawl, len(keys) // 8 + left)
