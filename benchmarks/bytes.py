@@ -18,10 +18,11 @@ from scrapy.http import Response
 from benchmarks.measure import conditions, options_from_line, table, workplace
 from vscrapy_magic.runtime.codec import SpiderCodec
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, new_crawl_id
+from vscrapy_magic.store.crawls import new_crawl_id
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName, crawl_prefix
-from vscrapy_magic.store.messages import CrawlSpec, NewRequest, SlotLimit, Step
+from vscrapy_magic.store.messages import Bundle, CrawlSpec, NewRequest, SlotLimit, Step
+from vscrapy_magic.store.placement import Placement
 from vscrapy_magic.store.server import EmbeddedServer
 
 SMALLEST = 4  # decimal exponents
@@ -73,7 +74,8 @@ def ours(store: Store, count: int) -> tuple[float, float, float]:
     spider = ShopSpider()
     codec = SpiderCodec(spider)
     spec = CrawlSpec(crawl_id=new_crawl_id(), spider=spider.name, bundle="none")
-    Crawls(store).create(spec)
+    placement = Placement(store)
+    placement.create(spec, placement.survey(spec.bundle), Bundle(files={}, entry=""))
     frontier, token = Frontier(store, spec.crawl_id), MemberToken("child")
     frontier.join(token, WorkerName("worker"))
     before = used_bytes(store)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.placing import NO_SOURCE, place
 from tests.waiting import wait_until
 from vscrapy_magic import config
 from vscrapy_magic.cli import main
@@ -21,7 +22,6 @@ from vscrapy_magic.store.crawls import Crawls, Mover
 from vscrapy_magic.store.keys import CrawlId, SessionId, WorkerName
 from vscrapy_magic.store.logs import LogLine, Logs
 from vscrapy_magic.store.messages import (
-    Bundle,
     CrawlSpec,
     SessionRecord,
     WorkerRecord,
@@ -51,10 +51,8 @@ def here(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def create(store: Store, crawl_id: str, spider: str = "quotes", **fields: object) -> CrawlId:
-    crawls = Crawls(store)
-    crawls.put_bundle(Bundle(files={}, entry=""), "digest")
     spec = CrawlSpec(crawl_id=CrawlId(crawl_id), spider=spider, bundle="digest", **fields)  # type: ignore[arg-type]
-    crawls.create(spec)
+    place(store, spec, NO_SOURCE)
     return spec.crawl_id
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.cells import Notebook
 from tests.e2e.snippets import SHELL, SNIPPETS, Snippet
 from tests.foreign import REPOSITORY, foreign_python, locked, session_folder
+from tests.placing import place
 from tests.waiting import wait_until
 from vscrapy_magic.demo.site import DemoSite
 from vscrapy_magic.runtime.loader import encode_settings
@@ -83,9 +84,8 @@ def bundles(folder: Path) -> dict[str, Bundle]:
     return found | {snippet.name: bundle for snippet, bundle in shell}
 
 
-def place(bundle: Bundle, crawls: Crawls, site: str) -> CrawlId:
+def order(store: Store, bundle: Bundle, site: str) -> CrawlId:
     digest = hashlib.sha256(encode(bundle)).hexdigest()
-    crawls.put_bundle(bundle, digest)
     spec = CrawlSpec(
         crawl_id=new_crawl_id(),
         spider="q",
@@ -94,8 +94,7 @@ def place(bundle: Bundle, crawls: Crawls, site: str) -> CrawlId:
         settings=encode_settings({"LOG_LEVEL": "INFO"}),
         workers=1,
     )
-    crawls.create(spec)
-    return spec.crawl_id
+    return place(store, spec, bundle).crawl_id
 
 
 def result(store: Store, crawls: Crawls, crawl_id: CrawlId) -> Ran:
@@ -127,7 +126,7 @@ def run_all(python: Path, server: EmbeddedServer, folder: Path) -> dict[str, Ran
     ):
         try:
             crawls = Crawls(store)
-            placed = {n: place(b, crawls, site.url) for n, b in bundles(folder).items()}
+            placed = {n: order(store, b, site.url) for n, b in bundles(folder).items()}
             wait_until(
                 lambda: all(crawls.view(crawl_id).over for crawl_id in placed.values()),
                 ALL_S,

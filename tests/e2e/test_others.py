@@ -20,6 +20,7 @@ from tests.e2e.terminal import RUN_S, Terminal, items, serve
 from tests.foreign import REPOSITORY, locked, session_folder
 from tests.others.documents import Documents
 from tests.others.examples import EXAMPLES, ITEMS, TEMPLATES, Made, examples, templates
+from tests.placing import place
 from tests.waiting import wait_until
 from vscrapy_magic.demo.site import DemoSite
 from vscrapy_magic.runtime.loader import encode_settings
@@ -96,7 +97,7 @@ def from_file(terminal: Terminal, folder: Path, made: Made) -> Ran:
     return Ran(sorted(items(folder / feed).elements()), told(ended.stderr))
 
 
-def place(crawls: Crawls, folder: Path, made: Made) -> tuple[CrawlId, str]:
+def order(store: Store, folder: Path, made: Made) -> tuple[CrawlId, str]:
     """A crawl of a spider that was written in cells: its imports in one, the rest in another."""
     notebook = Notebook(folder)
     imports, _, rest = made.text.partition("\n\n\n")
@@ -104,7 +105,6 @@ def place(crawls: Crawls, folder: Path, made: Made) -> tuple[CrawlId, str]:
     notebook.run(rest)
     shipped = notebook.ship(made.kind)
     digest = hashlib.sha256(encode(shipped.bundle)).hexdigest()
-    crawls.put_bundle(shipped.bundle, digest)
     spec = CrawlSpec(
         crawl_id=new_crawl_id(),
         spider=notebook.namespace[made.kind].name,
@@ -113,8 +113,7 @@ def place(crawls: Crawls, folder: Path, made: Made) -> tuple[CrawlId, str]:
         settings=encode_settings({"LOG_LEVEL": "INFO"}),
         workers=1 if shipped.pinned else 2,
     )
-    crawls.create(spec)
-    return spec.crawl_id, shipped.pinned
+    return place(store, spec, shipped.bundle).crawl_id, shipped.pinned
 
 
 def result(store: Store, crawl_id: CrawlId, pinned: str) -> Ran:
@@ -131,7 +130,7 @@ def result(store: Store, crawl_id: CrawlId, pinned: str) -> Ran:
 
 def from_cells(store: Store, folder: Path, spiders: list[Made]) -> dict[str, Ran]:
     crawls = Crawls(store)
-    placed = {made.name: place(crawls, folder, made) for made in spiders}
+    placed = {made.name: order(store, folder, made) for made in spiders}
     wait_until(
         lambda: all(crawls.view(crawl_id).over for crawl_id, _ in placed.values()),
         *(ALL_S, "end of all crawls"),

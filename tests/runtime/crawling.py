@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.placing import place
 from tests.waiting import wait_until
 from vscrapy_magic.runtime.loader import encode_settings
 from vscrapy_magic.store.connection import Store
@@ -108,7 +109,6 @@ class Crawl:
         self.crawls = Crawls(store)
         bundle = Bundle(files={name: source.encode()}, entry=name)
         digest = hashlib.sha256(encode(bundle)).hexdigest()
-        self.crawls.put_bundle(bundle, digest)
         self.spec = CrawlSpec(
             crawl_id=new_crawl_id(),
             spider=spider,
@@ -117,7 +117,7 @@ class Crawl:
             settings=encode_settings({"LOG_LEVEL": "DEBUG", **(settings or {})}),
             **fields,
         )
-        self.crawls.create(self.spec)
+        place(store, self.spec, bundle)
         self.frontier = Frontier(store, self.spec.crawl_id)
         self.children: list[ChildProcess] = []
         self._folder = tempfile.TemporaryDirectory(prefix="vs-child-")

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from tests.placing import place
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import Crawls, new_crawl_id
+from vscrapy_magic.store.crawls import new_crawl_id
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName, crawl_key
 from vscrapy_magic.store.messages import CrawlSpec, NewRequest, SlotLimit, SlotUse, Step, StepReply
@@ -13,7 +14,7 @@ from vscrapy_magic.store.messages import CrawlSpec, NewRequest, SlotLimit, SlotU
 def order(store: Store, **fields: Any) -> Frontier:
     """A new crawl's frontier."""
     spec = CrawlSpec(crawl_id=new_crawl_id(), spider="s", bundle="none", **fields)
-    Crawls(store).create(spec)
+    place(store, spec)
     return Frontier(store, spec.crawl_id)
 
 

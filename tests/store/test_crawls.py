@@ -2,10 +2,11 @@
 
 import pytest
 
+from tests.placing import place
 from tests.store.driver import Child, order
 from vscrapy_magic.errors import CrawlNotFoundError, StateError
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.crawls import MOVES, Crawls, Mover
+from vscrapy_magic.store.crawls import MOVES, Crawls, Mover, new_crawl_id
 from vscrapy_magic.store.keys import CrawlId, SessionId
 from vscrapy_magic.store.messages import Bundle, CrawlSpec, CrawlState
 from vscrapy_magic.store.presence import Presence
@@ -31,7 +32,7 @@ def test_a_new_crawl_is_queued_then_starts(store: Store) -> None:
 def test_one_id_is_one_crawl(store: Store) -> None:
     frontier = order(store)
     with pytest.raises(StateError, match="exists already"):
-        Crawls(store).create(CrawlSpec(crawl_id=frontier.crawl_id, spider="s", bundle="b"))
+        place(store, CrawlSpec(crawl_id=frontier.crawl_id, spider="s", bundle="b"))
 
 
 def test_wanted_are_those_that_are_not_over(store: Store) -> None:
@@ -80,7 +81,7 @@ def test_past_its_retention_nothing_is_left(store: Store) -> None:
 
 def test_shipped_source_comes_back(store: Store) -> None:
     bundle = Bundle(files={"spider.py": b"x = 1\n"}, entry="spider.py")
-    Crawls(store).put_bundle(bundle, "f00d")
+    place(store, CrawlSpec(crawl_id=new_crawl_id(), spider="s", bundle="f00d"), bundle)
     assert Crawls(store).bundle("f00d") == bundle
     with pytest.raises(CrawlNotFoundError, match="bundle"):
         Crawls(store).bundle("beef")

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.placing import place
 from tests.store.driver import Child
 from vscrapy_magic.errors import StateError, StoreAuthError
 from vscrapy_magic.store.connection import Store
@@ -88,7 +89,7 @@ def test_placing_takes_two_round_trips_and_a_third_for_new_source(
     Presence(store).beat_worker(
         *(msgspec.structs.replace(worker_record, name=f"w{n}") for n in range(5))
     )
-    Crawls(store).create(new_spec())  # the server knows the script
+    place(store, msgspec.structs.replace(new_spec(), bundle="other"))  # it knows the script now
     for expected in (["pipeline", "command", "pipeline"], ["pipeline", "pipeline"]):
         with round_trips(store, monkeypatch) as asked:
             placement.create(new_spec(), placement.survey(DIGEST), BUNDLE)

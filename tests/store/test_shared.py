@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.placing import place
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
@@ -55,6 +56,6 @@ def test_a_mistake_is_one_line_and_changes_nothing(
 def test_a_crawl_that_is_over_is_kept_as_long_as_all_share(store: Store) -> None:
     Shared(store).set({"retention_s": "120"})
     crawls = Crawls(store)
-    crawls.create(CrawlSpec(crawl_id=CRAWL, spider="s", bundle="none"))
+    place(store, CrawlSpec(crawl_id=CRAWL, spider="s", bundle="none"))
     crawls.kill(CRAWL)
     assert 110_000 < store.client.pttl(crawl_key(CRAWL, "meta")) <= 120_000

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import psutil
 
+from tests.placing import place
 from tests.waiting import wait_until
 from vscrapy_magic.runtime.loader import encode_settings
 from vscrapy_magic.store.connection import Store
@@ -144,7 +145,6 @@ class Ordered:
             files={"spider.py": (HEAD + textwrap.dedent(source)).encode()}, entry="spider.py"
         )
         digest = hashlib.sha256(encode(bundle)).hexdigest()
-        self.crawls.put_bundle(bundle, digest)
         spec = CrawlSpec(
             crawl_id=new_crawl_id(),
             spider="s",
@@ -156,7 +156,7 @@ class Ordered:
             **fields,
         )
         self.crawl_id: CrawlId = spec.crawl_id
-        self.crawls.create(spec)
+        place(store, spec, bundle)
 
     def view(self) -> CrawlView:
         return self.crawls.view(self.crawl_id)

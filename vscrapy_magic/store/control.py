@@ -16,13 +16,13 @@ from vscrapy_magic.errors import ConfigError, CrawlNotFoundError, StateError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.frontier import READY_PER_CHILD
 from vscrapy_magic.store.keys import CrawlId, WorkerName, crawl_key, crawl_prefix, global_key
+from vscrapy_magic.store.placement import ask_wakes
 from vscrapy_magic.store.scripts import load_script
 
 Value = str | int | float | bool
 
 WORKERS: Final = "workers"
 _WORKER_SET_MS: Final = 24 * 3600 * 1000  # how long a worker that restarts finds its setting again
-_WAKE_TTL_MS: Final = 60_000  # a worker that was not there has nothing to wake up for
 _NEAR: Final = 0.75  # likeness of two names from which one is taken for a slip of the other
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
@@ -202,7 +202,6 @@ class Control:
         parsed = parse_settings(values, WORKER_SETTINGS)
         if not parsed:
             raise ConfigError(f"name what to change of worker {worker}, as in slots=4")
-        wake = global_key(f"wake:{worker}")
         with self._store.errors_wrapped():
             client = self._store.client
             names = sorted(raw.decode() for raw in client.hkeys(global_key("workers")))
@@ -214,9 +213,7 @@ class Control:
             pipe = client.pipeline(transaction=True)
             data = msgspec.msgpack.encode(parsed)
             pipe.set(global_key(f"worker-set:{worker}"), data, px=_WORKER_SET_MS)
-            pipe.lpush(wake, "s")
-            pipe.ltrim(wake, 0, 0)
-            pipe.pexpire(wake, _WAKE_TTL_MS)
+            ask_wakes(pipe, [worker])
             pipe.execute()
 
     def worker_settings(self, worker: WorkerName) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Owns the life of crawls: their states, who may move them, and what is known of them.
 
-Used by senders (create, stop, list) and workers (wanted, fail, cancel, sweep).
+Used by senders (stop, list; `placement.py` creates) and workers (wanted, fail, cancel, sweep).
 """
 
 import contextlib
@@ -12,22 +12,9 @@ from typing import Final
 from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreReadOnlyError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.frontier import Frontier
-from vscrapy_magic.store.keys import (
-    CrawlId,
-    crawl_key,
-    crawl_prefix,
-    global_key,
-)
-from vscrapy_magic.store.messages import Bundle, CrawlSpec, CrawlState, decode, encode
-from vscrapy_magic.store.placement import (
-    BUNDLE_TTL_MS,
-    ask_wakes,
-    ask_workers,
-    bundle_key,
-    create_args,
-    create_keys,
-    found_workers,
-)
+from vscrapy_magic.store.keys import CrawlId, crawl_key, crawl_prefix, global_key
+from vscrapy_magic.store.messages import Bundle, CrawlState, decode
+from vscrapy_magic.store.placement import ask_wakes, ask_workers, bundle_key, found_workers
 from vscrapy_magic.store.pushed import pushed
 from vscrapy_magic.store.scripts import load_script
 from vscrapy_magic.store.shared import Shared
@@ -81,17 +68,6 @@ class Crawls:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._views = Views(store)
-
-    def create(self, spec: CrawlSpec) -> None:
-        """Order a crawl; workers begin at once.
-
-        Raises:
-            StateError: there is a crawl of this id already.
-        """
-        reply = self._store.call(load_script("create"), create_keys(spec), create_args(spec))
-        if reply[0] != b"ok":
-            raise StateError(f"crawl {spec.crawl_id} exists already; take another id")
-        self.wake_workers()
 
     def view(self, crawl_id: CrawlId) -> CrawlView:
         """One crawl.
@@ -219,13 +195,6 @@ class Crawls:
         with self._store.errors_wrapped():
             raw = self._store.client.hgetall(crawl_key(crawl_id, "stats"))
         return {key.decode(): value for key, value in raw.items()}
-
-    def put_bundle(self, bundle: Bundle, digest: str) -> None:
-        """Keep shipped source under its digest; sent once, kept a day after its last use."""
-        key = bundle_key(digest)
-        with self._store.errors_wrapped():
-            if not self._store.client.pexpire(key, BUNDLE_TTL_MS):
-                self._store.client.set(key, encode(bundle), px=BUNDLE_TTL_MS)
 
     def bundle(self, digest: str) -> Bundle:
         """Shipped source by its digest.

@@ -80,7 +80,7 @@ class Placement:
 
     def _send(self, spec: CrawlSpec, ground: Ground, *, is_known: bool) -> Sequence[Any]:
         """Replies: of the script, of each wake-up, and the two of the view."""
-        script, keys, args = load_script("create"), create_keys(spec), create_args(spec)
+        script, keys, args = load_script("create"), _create_keys(spec), _create_args(spec)
         with self._store.errors_wrapped():
             pipe = self._store.client.pipeline(transaction=False)
             if is_known:
@@ -96,24 +96,6 @@ class Placement:
 def bundle_key(digest: str) -> str:
     """Where shipped source is kept."""
     return global_key(f"bundle:{digest}")
-
-
-def create_keys(spec: CrawlSpec) -> tuple[str, str, str]:
-    """KEYS of `lua/create.lua`."""
-    return crawl_prefix(spec.crawl_id), global_key("crawls"), global_key("crawls:live")
-
-
-def create_args(spec: CrawlSpec) -> list[bytes | str | int]:
-    """ARGV of `lua/create.lua`."""
-    limits = spec.limits
-    return [
-        spec.crawl_id,
-        *("spec", encode(spec), "session", spec.session or "", "workers", spec.workers),
-        *("lifo", int(spec.lifo), "keep_open", int(spec.keep_open)),
-        *("limit_items", limits.items, "limit_pages", limits.pages),
-        *("limit_errors", limits.errors, "limit_timeout_ms", limits.timeout_ms),
-        *("out_max", spec.out_bytes_max),
-    ]
 
 
 def ask_workers(pipe: Any) -> None:
@@ -133,3 +115,21 @@ def ask_wakes(pipe: Any, workers: Iterable[WorkerName]) -> None:
         pipe.lpush(key, "1")
         pipe.ltrim(key, 0, 0)
         pipe.pexpire(key, _WAKE_TTL_MS)
+
+
+def _create_keys(spec: CrawlSpec) -> tuple[str, str, str]:
+    """KEYS of `lua/create.lua`."""
+    return crawl_prefix(spec.crawl_id), global_key("crawls"), global_key("crawls:live")
+
+
+def _create_args(spec: CrawlSpec) -> list[bytes | str | int]:
+    """ARGV of `lua/create.lua`."""
+    limits = spec.limits
+    return [
+        spec.crawl_id,
+        *("spec", encode(spec), "session", spec.session or "", "workers", spec.workers),
+        *("lifo", int(spec.lifo), "keep_open", int(spec.keep_open)),
+        *("limit_items", limits.items, "limit_pages", limits.pages),
+        *("limit_errors", limits.errors, "limit_timeout_ms", limits.timeout_ms),
+        *("out_max", spec.out_bytes_max),
+    ]
