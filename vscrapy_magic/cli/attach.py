@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from vscrapy_magic.cli.target import add_feeds, need, open_crawl, parser
 from vscrapy_magic.sender.run import attend
-from vscrapy_magic.sender.session import Session, attach, open_kept
+from vscrapy_magic.sender.session import Session, open_complete
 from vscrapy_magic.sender.terminal import LineFormat, Terminal
 
 
@@ -23,8 +23,9 @@ def attach_here(words: Sequence[str]) -> int:
     options = parse.parse_all(words)
     terminal = Terminal(LineFormat(), None if options.nolog else sys.stderr)
     with open_crawl(options) as (crawl_id, store):
-        if open_kept(crawl_id) is not None:
-            return attend(attach(crawl_id), terminal, options.output, options.overwrite)
+        kept = open_complete(crawl_id)
+        if kept is not None:
+            return attend(kept, terminal, options.output, options.overwrite)
         with Session.connect(need(store).url, kind="terminal") as session:
             crawl = session.attach(crawl_id)
             return attend(crawl, terminal, options.output, options.overwrite)

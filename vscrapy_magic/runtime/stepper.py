@@ -117,10 +117,9 @@ class Stepper:
         self._sent: Batch | None = None
         self._sent_at = 0.0
         self._parked = False
-        self._more = True  # whether the frontier had more than it gave
         self._woken = True
         self._hungry = 0
-        self.queued = 0  # requests of the whole crawl, as of the last step
+        self.queued = 1  # of the whole crawl, as of the last step; before it, there may be some
         self._rest_until = 0.0
         self._look_at = 0.0  # when to step even if nothing happened
         self._last_lease = 0
@@ -185,7 +184,7 @@ class Stepper:
         if brought and (low or self._hungry):
             due = min(due, spaced)
         # With nothing queued anywhere, asking serves only to be woken later.
-        useful = self._more or brought or not buffered
+        useful = self.queued or brought or not buffered
         if low and useful and not self._parked and now >= self._rest_until and self._want():
             due = min(due, spaced)
         if any(tracker.due_parts(now, starving=self._starving(buffered))):
@@ -344,7 +343,6 @@ class Stepper:
         """What the reply means for the next steps."""
         self._parked = self._asked > 0 and not reply.leases and reply.state in _PARKING
         self._hungry = max(0, reply.hungry - self._parked)
-        self._more = reply.totals.queued > 0
         now = monotonic()
         self._look_at = now + SLOW_TICK_S
         if any(taken.ends and taken.run and taken.run.keep_open for taken in batch.taken):

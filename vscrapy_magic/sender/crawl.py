@@ -15,7 +15,7 @@ import msgspec
 
 from vscrapy_magic.errors import ConfigError, StateError, StoreError
 from vscrapy_magic.sender.feeds import Feeds, export
-from vscrapy_magic.sender.follow import SENDER, Follower, Listener
+from vscrapy_magic.sender.follow import Follower, Listener, sender_line
 from vscrapy_magic.sender.items import FailureList, Items
 from vscrapy_magic.sender.spool import CrawlEnd, Spool
 from vscrapy_magic.store.connection import Store
@@ -289,11 +289,7 @@ class Crawl:
         if self._feeds is None:
             return
         self._feeds.deliver(outputs)
-        now_ms = int(time.time() * 1000)
-        news = [
-            LogLine(now_ms, logging.WARNING, "sender", text, SENDER, "sender")
-            for text in self._feeds.news()
-        ]
+        news = [sender_line(logging.WARNING, text) for text in self._feeds.news()]
         if news:
             self._lines(news)
 

@@ -334,5 +334,9 @@ class Follower:
 
     def _say(self, level: int, text: str) -> None:
         """A line of the sender's own."""
-        line = LogLine(int(time.time() * 1000), level, "sender", text, SENDER, "sender")
-        self._listener.lines([line])
+        self._listener.lines([sender_line(level, text)])
+
+
+def sender_line(level: int, text: str) -> LogLine:
+    """A line that the sender itself says, now."""
+    return LogLine(int(time.time() * 1000), level, SENDER, text, SENDER, SENDER)

@@ -216,9 +216,8 @@ class Session:
         with self._lock:
             if known in self._followed:
                 return self._followed[known]
-        kept = open_kept(crawl_id)
+        kept = open_complete(crawl_id)
         if kept is not None:
-            kept.complete_feeds()
             return kept
         view = self._crawls.view(known)
         collect = view.spec.session is None or not self._is_alive(view.spec.session)
@@ -354,10 +353,14 @@ def attach(crawl_id: str) -> Crawl:
     Raises:
         CrawlNotFoundError: neither the spool nor the server knows it.
     """
+    return open_complete(crawl_id) or Session.connect(kind="python").attach(crawl_id)
+
+
+def open_complete(crawl_id: str) -> Crawl | None:
+    """As `open_kept`, with its feeds completed, which blocks."""
     kept = open_kept(crawl_id)
-    if kept is None:
-        return Session.connect(kind="python").attach(crawl_id)
-    kept.complete_feeds()
+    if kept is not None:
+        kept.complete_feeds()
     return kept
 
 
