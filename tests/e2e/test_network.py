@@ -4,7 +4,6 @@ What is cut is a real link: both sides keep their connections, and neither hears
 """
 
 import re
-import shutil
 import signal
 import time
 from collections import Counter
@@ -17,7 +16,6 @@ from tests.e2e.terminal import Terminal, items
 from tests.networks import NEAR, Machine, Network, Talking, network
 from tests.servers import OwnServer, needs_redis
 from tests.waiting import wait_until
-from tests.worker.crew import short_folder
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.messages import CrawlState
@@ -29,7 +27,7 @@ __all__ = ["network"]
 pytestmark = needs_redis
 
 # Two requests at once and a callback that takes its time: work is left for another worker.
-PAGES = """
+SPIDER = """
 import time
 import scrapy
 
@@ -51,15 +49,6 @@ class Pages(scrapy.Spider):
 """
 ENOUGH = 100_000  # pages that no crawl of these tests comes to the end of
 SLACK = 3  # of promised times, on a shared machine
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Of the server; also the spider is written, for senders."""
-    (tmp_path / "pages.py").write_text(PAGES)
-    path = short_folder()
-    yield path
-    shutil.rmtree(path)
 
 
 class Site:

@@ -146,15 +146,6 @@ def expected(count: int) -> Counter[str]:
     return Counter(f'{{"number": {number}}}' for number in range(count))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Of the server; also the spider is written, for senders."""
-    (tmp_path / "pages.py").write_text(SPIDER)
-    path = short_folder()
-    yield path
-    shutil.rmtree(path)
-
-
 # It takes no writes.
 
 

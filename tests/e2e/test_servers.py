@@ -5,10 +5,8 @@ What is wrong with one is said in one line, by the sender and by the worker, wit
 
 import contextlib
 import re
-import shutil
 import socket
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,6 @@ from tests.e2e.terminal import Terminal, items
 from tests.networks import Talking
 from tests.servers import LOOPBACK, OwnServer, certificates, free_port, needs_redis
 from tests.waiting import wait_until
-from tests.worker.crew import short_folder
 from vscrapy_magic import cli
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
@@ -44,14 +41,6 @@ class Pages(scrapy.Spider):
         time.sleep(0.02)
         yield {"number": int(response.text)}
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "pages.py").write_text(SPIDER)
-    path = short_folder()
-    yield path
-    shutil.rmtree(path)
 
 
 def tls_options(folder: Path) -> tuple[dict[str, str], str]:

@@ -28,6 +28,18 @@ from vscrapy_magic.store.presence import Presence, WorkerView
 from vscrapy_magic.store.values import Codec
 from vscrapy_magic.store.views import CrawlView
 
+KILLS_AT_ONE = """
+class S(scrapy.Spider):
+    name = "s"
+    async def start(self):
+        for n in range(6):
+            yield page(n)
+    async def parse(self, response):
+        await asyncio.sleep(0.02)
+        if response.text == "1":
+            %s
+        yield {"n": int(response.text)}
+"""
 HEAD = """
 import asyncio, ctypes, os, signal, subprocess, sys, time
 import scrapy

@@ -6,22 +6,10 @@ import signal
 import pytest
 
 from tests.waiting import wait_until
-from tests.worker.crew import PAGES, Ordered, Workers
+from tests.worker.crew import KILLS_AT_ONE, PAGES, Ordered, Workers
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.messages import CrawlState
 
-KILLS_AT_ONE = """
-class S(scrapy.Spider):
-    name = "s"
-    async def start(self):
-        for n in range(6):
-            yield page(n)
-    async def parse(self, response):
-        await asyncio.sleep(0.02)
-        if response.text == "1":
-            %s
-        yield {"n": int(response.text)}
-"""
 STRIKE = "the request that it worked on gets a strike"
 
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.waiting import wait_until
-from tests.worker.crew import Ordered, Workers
+from tests.worker.crew import KILLS_AT_ONE, Ordered, Workers
 from vscrapy_magic.sender.spool import failures_in
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.messages import CrawlState
@@ -29,19 +29,7 @@ class S(scrapy.Spider):
         await asyncio.sleep(0.5)
         yield {"n": int(response.text)}
 """
-IN_CALLBACK = """
-import threading, re
-class S(scrapy.Spider):
-    name = "s"
-    async def start(self):
-        for n in range(6):
-            yield page(n)
-    async def parse(self, response):
-        await asyncio.sleep(0.05)
-        if response.text == "1":
-            %s
-        yield {"n": int(response.text)}
-"""
+IN_CALLBACK = "import threading, re" + KILLS_AT_ONE
 IN_START = """
 class S(scrapy.Spider):
     name = "s"
