@@ -14,7 +14,7 @@ from vscrapy_magic.sender.spool import CrawlEnd, Spool, SpoolFullError, prune
 from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.keys import CrawlId, WorkerName
 from vscrapy_magic.store.logs import LogLine
-from vscrapy_magic.store.messages import CrawlSpec
+from vscrapy_magic.store.messages import Bundle, CrawlSpec
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.values import Codec
 
@@ -183,3 +183,14 @@ def test_the_end_of_a_crawl_is_kept(tmp_path: Path) -> None:
         spool.keep_end(CrawlEnd(view=b"v", stats={"n": b"1"}))
     with Spool(tmp_path, CRAWL) as again:
         assert again.end == CrawlEnd(view=b"v", stats={"n": b"1"})
+
+
+def test_shipped_source_is_kept_without_the_values_of_its_environment(tmp_path: Path) -> None:
+    bundle = Bundle(files={"a.py": b"x = 1"}, entry="a.py", env={"TOKEN": "secret"})
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        assert spool.code(1) is None
+        spool.keep_code(1, bundle)
+        found = spool.code(1)
+    assert found is not None
+    assert (found.files, found.env) == (bundle.files, {"TOKEN": ""})
+    assert b"secret" not in b"".join(path.read_bytes() for path in (tmp_path / CRAWL).iterdir())

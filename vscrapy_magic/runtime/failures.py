@@ -28,6 +28,7 @@ from vscrapy_magic.runtime.tracker import Output, OutputKind, Tracker
 from vscrapy_magic.store.failures import (
     BODY_BYTES_MAX,
     CapturedResponse,
+    FailureKind,
     FailureRecord,
     Frame,
     mask_headers,
@@ -92,23 +93,24 @@ class Failures:
         if isinstance(request, Request):
             called = request.errback if in_errback else request.callback
         name = getattr(called, "__name__", "" if in_errback else "parse")
-        self._add("errback" if in_errback else "callback", failure.value, request, response, name)
+        kind = FailureKind.ERRBACK if in_errback else FailureKind.CALLBACK
+        self._add(kind, failure.value, request, response, name)
 
     def _item_error(self, failure: Failure, response: Any) -> None:
-        self._add("item", failure.value, getattr(response, "request", None), response)
+        self._add(FailureKind.ITEM, failure.value, getattr(response, "request", None), response)
 
     def download_failed(self, failure: Failure, request: Request) -> None:
         """A request failed, and no errback was there to hear of it."""
         if request.errback is None and not isinstance(failure.value, IgnoreRequest):
-            self._add("download", failure.value, request)
+            self._add(FailureKind.DOWNLOAD, failure.value, request)
 
     def start_failed(self, exc: Exception) -> None:
         """`start()` raised."""
-        self._add("start", exc, callback="start")
+        self._add(FailureKind.START, exc, callback="start")
 
     def unreadable(self, exc: Exception) -> None:
         """A leased request cannot be made in this process."""
-        self._add("request", exc)
+        self._add(FailureKind.REQUEST, exc)
 
     def _add(
         self,

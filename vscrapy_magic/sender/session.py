@@ -186,6 +186,7 @@ class Session:
         def keep(spec: CrawlSpec) -> None:
             spool = Spool(self._root, spec.crawl_id, spec)
             bundle = order.shipped.bundle
+            spool.keep_code(spec.code_version, bundle)
             feeds = Feeds.keep(order.feeds, bundle, spool.folder) if order.feeds else None
             kept.append((spool, feeds))
 

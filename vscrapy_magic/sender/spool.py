@@ -5,8 +5,9 @@ process collects a crawl (a lock on its folder); others of the same user may rea
 is on disk before it is acknowledged, so that the server may forget it; entries carry their commit
 numbers, so that a sender that comes back goes on where it, or the one before it, was.
 
-A folder holds `outputs` and `logs` (frames of msgpack), `crawl` (the crawl's spec) and, when the
-crawl is over, `files` (what its spider wrote) and `end`.
+A folder holds `outputs` and `logs` (frames of msgpack), `crawl` (the crawl's spec), `code-1` (the
+source that was shipped; a patch adds another) and, when the crawl is over, `files` (what its spider
+wrote) and `end`. Only source that is kept here was shipped by this user.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from vscrapy_magic.store.failures import FailureGroup, FailureRecord, buried, re
 from vscrapy_magic.store.frames import Frames
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine
-from vscrapy_magic.store.messages import CrawlSpec, decode, encode
+from vscrapy_magic.store.messages import Bundle, CrawlSpec, decode, encode
 from vscrapy_magic.store.outputs import Output, Witness
 from vscrapy_magic.store.values import PlainCodec
 
@@ -144,6 +145,20 @@ class Spool:
     def spec(self) -> CrawlSpec:
         """What was ordered."""
         return decode((self.folder / "crawl").read_bytes(), CrawlSpec)
+
+    def keep_code(self, version: int, bundle: Bundle) -> None:
+        """Remember the source that was shipped, so that what failed can be run again here.
+
+        Values of environment variables are left out: they may be secrets.
+        """
+        kept = msgspec.structs.replace(bundle, env=dict.fromkeys(bundle.env, ""))
+        replace_file(self.folder / f"code-{version}", encode(kept))
+
+    def code(self, version: int) -> Bundle | None:
+        """Source of that version; None where another user or machine has shipped it."""
+        with contextlib.suppress(FileNotFoundError):
+            return decode((self.folder / f"code-{version}").read_bytes(), Bundle)
+        return None
 
     def refresh(self) -> None:
         """Take note of what the collecting process has appended meanwhile."""

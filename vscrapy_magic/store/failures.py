@@ -3,6 +3,7 @@
 Made in children, read by senders. Plain data only, in bounds: reading one runs no code.
 """
 
+import enum
 import zlib
 from typing import Final
 
@@ -30,6 +31,25 @@ class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
     locals: dict[str, str] = {}
 
 
+class FailureKind(enum.StrEnum):
+    """Where user code failed, in the words that users read."""
+
+    CALLBACK = "callback"
+    ERRBACK = "errback"
+    ITEM = "item"  # a pipeline
+    START = "start"
+    DOWNLOAD = "download"  # and nobody heard of it
+    REQUEST = "request"  # it cannot be made in this process
+    SPIDER_MIDDLEWARE = "spider middleware"
+    DOWNLOADER_MIDDLEWARE = "downloader middleware"
+    SIGNAL = "signal"  # a handler of one, so of an extension
+    SERIALIZATION = "serialization"  # an item of which a part went as text
+    TASK = "task"  # an asyncio task, or a Deferred, that nobody waited for
+    CRASH = "crash"  # the process died of it
+    MEMORY = "memory"  # the process was ended for the memory that it used
+    BURIED = "buried"  # a request that was given up
+
+
 class CapturedResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     """A response as it was when the exception happened.
 
@@ -37,6 +57,9 @@ class CapturedResponse(msgspec.Struct, frozen=True, omit_defaults=True):
         kind: path of its class.
         packed: the body, zlib; at most `BODY_BYTES_MAX` of it.
         body_bytes: length of the whole body.
+        encoding: of its text, as it was told apart there; empty for one that has no text.
+        request: the request that it answers, payload of the runtime's codec; empty where the
+            record's own request is meant.
     """
 
     url: str
@@ -45,24 +68,51 @@ class CapturedResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     headers: dict[str, list[str]] = {}
     packed: bytes = b""
     body_bytes: int = 0
+    encoding: str = ""
+    flags: tuple[str, ...] = ()
+    protocol: str = ""
+    request: bytes = b""
 
     @property
     def body(self) -> bytes:
         return zlib.decompress(self.packed) if self.packed else b""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the body was cut off."""
+        return len(self.body) == self.body_bytes
+
+
+class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The error that an errback or a `process_exception` was called with.
+
+    Attributes:
+        type: qualified name of its class.
+    """
+
+    type: str
+    message: str = ""
+    response: CapturedResponse | None = None
 
 
 class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One failure.
 
     Attributes:
-        kind: where: callback, errback, item, start, download or request.
+        kind: where: one of `FailureKind`.
         type: qualified name of the exception's class.
         message: text of the exception.
         traceback: as Python prints it.
         place: the user's own innermost line: `Cell In[3], line 12, in parse`.
         group: the same for all failures of one kind at one place.
+        component: path of the class whose method Scrapy called, `__main__:PricePipeline`; empty
+            for the spider itself.
         callback: name of the function that was called.
         request: payload of the runtime's codec.
+        item: what a pipeline, or `process_spider_output`, was given: a record as `encode_item`
+            makes it; empty for none.
+        inline: responses that the function awaited itself, in order.
+        cause: what an errback or a `process_exception` was called with.
         frames: those in the user's code, outermost first.
         log: the lines logged before it.
         attempt: which run of the lease it was.
@@ -76,10 +126,14 @@ class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     group: str = ""
     url: str = ""
     method: str = ""
+    component: str = ""
     callback: str = ""
     headers: dict[str, list[str]] = {}
     request: bytes = b""
     response: CapturedResponse | None = None
+    item: bytes = b""
+    inline: tuple[CapturedResponse, ...] = ()
+    cause: Cause | None = None
     frames: tuple[Frame, ...] = ()
     log: tuple[str, ...] = ()
     worker: str = ""
@@ -121,7 +175,7 @@ def read_failures(packet: bytes) -> list[FailureRecord]:
 def buried(url: str) -> FailureRecord:
     """The failure of a request that was given up because its children died."""
     return FailureRecord(
-        kind="buried",
+        kind=FailureKind.BURIED,
         type="buried",
         message=f"given up: {STRIKES_MAX} children died while they worked on it",
         traceback="",
