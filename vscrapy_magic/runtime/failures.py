@@ -6,16 +6,12 @@ and of many at one place only the first few keep all of it: a flood of one error
 """
 
 import contextlib
-import linecache
 import logging
-import reprlib
 import time
 import traceback
 import zlib
 from collections import Counter, deque
 from hashlib import blake2b
-from pathlib import Path
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,13 +20,13 @@ from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Headers, Response
 from twisted.python.failure import Failure
 
+from vscrapy_magic.runtime.frames import place_of, type_name, user_frames
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Tracker
 from vscrapy_magic.store.failures import (
     BODY_BYTES_MAX,
     CapturedResponse,
     FailureKind,
     FailureRecord,
-    Frame,
     mask_headers,
 )
 from vscrapy_magic.store.values import CannotCrossError
@@ -41,27 +37,10 @@ if TYPE_CHECKING:
 TRACEBACK_CHARS: Final = 20_000  # from the end: the failing line is there
 MESSAGE_CHARS: Final = 2_000
 FULL_CAPTURES: Final = 5  # of one group and child; later ones have no response, locals and log
-FRAMES_MAX: Final = 20  # innermost frames of the user's code
-LOCALS_MAX: Final = 30  # variables of a frame
 LOG_LINES: Final = 20  # logged before the failure
 LOG_LINE_CHARS: Final = 300
 _BODY_LEVEL: Final = 1  # of zlib
 _GROUP_BYTES: Final = 6
-
-_REPR_CHARS: Final = 200
-_REPR_ENTRIES: Final = 10  # of a container
-_REPR_LEVELS: Final = 3
-
-
-def _bounded_repr() -> reprlib.Repr:
-    bounded = reprlib.Repr()
-    bounded.maxstring = bounded.maxother = _REPR_CHARS
-    bounded.maxlist = bounded.maxdict = bounded.maxset = bounded.maxtuple = _REPR_ENTRIES
-    bounded.maxlevel = _REPR_LEVELS
-    return bounded
-
-
-_repr: Final = _bounded_repr()
 
 
 class Failures:
@@ -132,11 +111,10 @@ class Failures:
     def _record(
         self, kind: str, exc: Any, request: Any, response: Any, callback: str
     ) -> FailureRecord:
-        type_name = _type_name(exc)
-        frames = _user_frames(exc.__traceback__) if isinstance(exc, BaseException) else []
-        last = frames[-1] if frames else None
-        place = f"{last.file}, line {last.line}, in {last.function}" if last else ""
-        group = _group(kind, type_name, place or callback)
+        type_ = type_name(exc)
+        frames = user_frames(exc.__traceback__) if isinstance(exc, BaseException) else []
+        place = place_of(frames)
+        group = _group(kind, type_, place or callback)
         self._seen[group] += 1
         is_full = self._seen[group] <= FULL_CAPTURES
         if not is_full:
@@ -144,7 +122,7 @@ class Failures:
         known = request if isinstance(request, Request) else None
         return FailureRecord(
             kind=kind,
-            type=type_name,
+            type=type_,
             message=str(exc)[:MESSAGE_CHARS],
             traceback=_text_of(exc)[-TRACEBACK_CHARS:],
             place=place,
@@ -190,13 +168,6 @@ class _LastLines(logging.Handler):
         return lines
 
 
-def _type_name(exc: Any) -> str:
-    kind = type(exc)
-    if kind.__module__ in {"builtins", "__main__"}:
-        return str(kind.__qualname__)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
 def _group(*parts: str) -> str:
     return blake2b("\0".join(parts).encode(), digest_size=_GROUP_BYTES).hexdigest()
 
@@ -205,38 +176,6 @@ def _text_of(exc: Any) -> str:
     if isinstance(exc, BaseException):
         return "".join(traceback.format_exception(exc))
     return repr(exc)
-
-
-def _user_frames(trace: TracebackType | None) -> list[Frame]:
-    """Frames of shipped code, outermost first: what was run as `__main__`, or lies beside it."""
-    here = f"{Path.cwd()}/"
-    found: deque[Frame] = deque(maxlen=FRAMES_MAX)
-    while trace is not None:
-        frame = trace.tb_frame
-        name = frame.f_code.co_filename
-        place = str(frame.f_globals.get("__file__"))  # code has the path in the bundle
-        if frame.f_globals.get("__name__") == "__main__" or place.startswith(here):
-            found.append(
-                Frame(
-                    file=name.removeprefix(here),
-                    line=trace.tb_lineno,
-                    function=frame.f_code.co_qualname,
-                    source=linecache.getline(name, trace.tb_lineno).strip(),
-                    locals=_locals(frame),
-                )
-            )
-        trace = trace.tb_next
-    return list(found)
-
-
-def _locals(frame: FrameType) -> dict[str, str]:
-    shown = {}
-    for name, value in list(frame.f_locals.items())[:LOCALS_MAX]:
-        try:
-            shown[name] = _repr.repr(value)
-        except Exception as exc:  # noqa: BLE001 - a repr of the user's own may raise anything
-            shown[name] = f"<its repr raised {type(exc).__name__}>"
-    return shown
 
 
 def _headers(headers: Headers) -> dict[str, list[str]]:
