@@ -229,6 +229,41 @@ class VscrapyMagics(Magics):
             return None
         return show.failures(self.kernel.crawl(options.crawl), options.number)
 
+    # Debugging.
+
+    @line_magic
+    @_tidy
+    def vdebug(self, line: str) -> str | None:
+        """%vdebug [N] [--enter]: run a failed call again here, and stop where it fails."""
+        parse = _parser("%vdebug", "3")
+        parse.add_argument("number", nargs="?", type=int, default=0, help="of %%verrors; newest")
+        parse.add_argument("--enter", action="store_true", help="stop at the call's first line")
+        parse.add_argument("--crawl", default="", metavar="ID", help="another than the last")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        from vscrapy_magic.notebook.debugging import debug
+
+        crawl = self.kernel.crawl(options.crawl)
+        said = debug(self.kernel.shell, crawl, options.number, enter=options.enter)
+        if said:
+            print(said)  # noqa: T201 - as the prompt was, it is text
+        return None
+
+    @line_magic
+    @_tidy
+    def vreplay(self, line: str) -> Any:
+        """%vreplay [N|all]: failed calls with the spider as it is now."""
+        parse = _parser("%vreplay", "all")
+        parse.add_argument("which", nargs="?", default="all", help="a number of %%verrors, or all")
+        parse.add_argument("--crawl", default="", metavar="ID", help="another than the last")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        from vscrapy_magic.notebook.replaying import replay
+
+        return replay(self.kernel, self.kernel.crawl(options.crawl), options.which)
+
     @line_magic
     @_tidy
     def vpanel(self, line: str) -> Any:

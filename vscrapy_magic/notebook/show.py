@@ -145,7 +145,7 @@ def failures(crawl: Crawl, number: int = 0) -> "Table | FailureText":
         count = len(crawl.failures)
         if not 1 <= number <= count:
             raise ConfigError(f"no failure {number}: crawl {crawl.id} has {count}")
-        return FailureText(number, crawl.failures[number - 1])
+        return FailureText(number, crawl.failures[number - 1].record)
     rows = [
         {
             "#": group.numbers[0],

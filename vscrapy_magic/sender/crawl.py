@@ -24,7 +24,7 @@ from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.feed_journal import Note
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine
-from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.messages import Bundle, CrawlState
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.values import read_stat
 from vscrapy_magic.store.views import CrawlView
@@ -231,6 +231,18 @@ class Crawl:
             ConfigError: not all could be written; the message says what.
         """
         return export(self._spool, self.spider, files, overwrite=overwrite)
+
+    def source(self, code_version: int = 1) -> tuple[Bundle, bool]:
+        """What was shipped, and whether it was this user who shipped it, from this machine.
+
+        Raises:
+            CrawlNotFoundError: it is neither kept here nor on the server any more.
+            StateError: it was not shipped from here, and no server is connected.
+        """
+        kept = self._spool.code(code_version)
+        if kept is not None:
+            return kept, True
+        return Crawls(self._need_store()).bundle(self._view.spec.bundle), False
 
     def to_pandas(self) -> Any:
         """The items as a data frame.

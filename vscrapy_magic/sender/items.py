@@ -6,8 +6,9 @@ Runs in the sender's process; any thread. A million items do not live in the ker
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar, overload
 
+from vscrapy_magic.sender.failures import Failure
 from vscrapy_magic.sender.spool import Spool, failures_in
-from vscrapy_magic.store.failures import FailureGroup, FailureRecord
+from vscrapy_magic.store.failures import FailureGroup
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.values import PlainCodec
 
@@ -88,7 +89,7 @@ class Items(_Lazy[dict[str, Any]]):
         return [record["data"] for record in self._codec.decode(output.items)]
 
 
-class FailureList(_Lazy[FailureRecord]):
+class FailureList(_Lazy[Failure]):
     """The failures of a crawl, oldest first; it grows while the crawl runs."""
 
     def _count(self) -> int:
@@ -97,8 +98,8 @@ class FailureList(_Lazy[FailureRecord]):
     def _entry_of(self, place: int) -> tuple[int, int]:
         return self._spool.entry_of_failure(place)
 
-    def _read(self, output: Output) -> list[FailureRecord]:
-        return failures_in(output)
+    def _read(self, output: Output) -> list[Failure]:
+        return [Failure(record) for record in failures_in(output)]
 
     def groups(self) -> list[FailureGroup]:
         """Failures by what they are and where, the most frequent first."""

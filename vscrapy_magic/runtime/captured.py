@@ -1,0 +1,69 @@
+"""Owns how what was captured of a failure becomes Scrapy's own objects again.
+
+Runs in the sender's process. Without the spider's source a response is one to try selectors on;
+where the source is loaded its request has callbacks, too.
+"""
+
+from typing import Any
+
+import msgspec
+from scrapy import Request
+from scrapy.http import Response, TextResponse
+
+from vscrapy_magic.store.failures import CapturedResponse, FailureRecord
+from vscrapy_magic.store.values import CannotCrossError, PlainCodec, resolve_path
+
+_FIELDS = ("method", "headers", "body", "cookies", "meta", "cb_kwargs", "flags", "priority")
+
+
+def response_of(captured: CapturedResponse, request: Request | None = None) -> Response:
+    """The response as the spider had it, of Scrapy's own classes only: no code of others runs.
+
+    Args:
+        request: what it answers.
+    """
+    kind = _kind(captured.kind)
+    more: dict[str, Any] = {}
+    if captured.encoding and issubclass(kind, TextResponse):
+        more["encoding"] = captured.encoding
+    return kind(
+        captured.url,
+        status=captured.status,
+        headers=captured.headers,
+        body=captured.body,
+        flags=list(captured.flags),
+        protocol=captured.protocol or None,
+        request=request,
+        **more,
+    )
+
+
+def _kind(path: str) -> type[Response]:
+    if path.partition(":")[0].partition(".")[0] == "scrapy":
+        try:
+            found = resolve_path(path)
+        except CannotCrossError:
+            found = None  # of another Scrapy than this one
+        if isinstance(found, type) and issubclass(found, Response):
+            return found
+    return TextResponse
+
+
+def request_of(record: FailureRecord) -> Request | None:
+    """The request as plain data, without callbacks; None when there was none."""
+    if not record.request:
+        return Request(record.url, method=record.method or "GET") if record.url else None
+    fields = PlainCodec().decode(record.request)
+    known = {name: fields[name] for name in _FIELDS if name in fields}
+    return Request(fields.get("url", record.url), **known)
+
+
+def plain_response(record: FailureRecord) -> Response | None:
+    """The response of a failure, for one who looks at it; None when there was none."""
+    if record.response is None:
+        return None
+    try:
+        request = request_of(record)
+    except (msgspec.MsgspecError, TypeError, ValueError):  # as a newer version sends it
+        request = None
+    return response_of(record.response, request)
