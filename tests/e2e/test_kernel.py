@@ -133,7 +133,7 @@ def test_an_error_names_the_line_of_its_cell(notebook: Kernel, site: DemoSite) -
     place = notebook.value("crawl.failures[0].place")
     number = notebook.value("get_ipython().execution_count") - 3
     assert place == f"Cell In[{number}], line 10, in Books.parse"
-    reply = notebook.run("%verrors -n 1")
+    reply = notebook.run("%verrors 1")
     assert "ZeroDivisionError" in reply.text
     assert "1 / 0" in reply.text
 

@@ -89,7 +89,7 @@ def test_the_value_of_a_cell_is_its_crawl(
     for line, text in {
         "%vitems -n 2": "2 of 4 items; crawl.items has all",
         "%verrors": "ValueError: no threes",
-        "%verrors -n 1": "Cell In[2], line 12, in Pages.parse",
+        "%verrors 1": "Cell In[2], line 12, in Pages.parse",
         "%vlogs -g opened -n 1": "Spider opened",
         "%vlist": "finished",
         "%vworkers": "w-1",

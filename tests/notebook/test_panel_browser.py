@@ -105,7 +105,7 @@ def test_panes_fill_while_the_cell_blocks_and_become_a_summary(lab: Lab) -> None
         assert set(output["data"]) == {"text/html", "text/plain"}
         html = "".join(output["data"]["text/html"])
         assert all(f"{name} <span" in html for name in WORKERS)
-        assert "%verrors -n 1" in html
+        assert "%verrors 1" in html
         assert "<script" not in html
 
         notebook.run(2)  # the live one again: all lines are there

@@ -46,7 +46,7 @@ def test_the_summary_has_counts_reason_duration_and_failures() -> None:
             "ValueError",
             "no price",
             "Cell In[3], line 12",
-            "%verrors -n 7",
+            "%verrors 7",
             "1 worker: state on self",
         ),
         *("<details>", "<pre", "[quotes] INFO: n 2"),
@@ -55,7 +55,7 @@ def test_the_summary_has_counts_reason_duration_and_failures() -> None:
     text = summary_text(FINISHED, [group(7)])
     assert text.splitlines() == [
         f"crawl {CRAWL} quotes finished: 120 pages, 96 items, 2 errors, 8.0 s",
-        "  3 x ValueError: no price at Cell In[3], line 12 (%verrors -n 7)",
+        "  3 x ValueError: no price at Cell In[3], line 12 (%verrors 7, %vdebug 7)",
     ]
 
 

@@ -21,7 +21,7 @@ from vscrapy_magic.sender.classes import class_order
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.options import OptionParser, pairs, parse_line, split_line
 from vscrapy_magic.store.control import Control
-from vscrapy_magic.store.crawls import Crawls
+from vscrapy_magic.store.crawls import ID_CHARS, Crawls
 from vscrapy_magic.store.keys import WorkerName
 from vscrapy_magic.store.presence import Presence
 
@@ -220,14 +220,19 @@ class VscrapyMagics(Magics):
     @line_magic
     @_tidy
     def verrors(self, line: str) -> Any:
-        """%verrors [ID] [-n NUMBER]: failures by place; with a number, one of them whole."""
-        parse = _parser("%verrors", "-n 1")
-        parse.add_argument("crawl", nargs="?", default="")
-        parse.add_argument("-n", dest="number", type=int, default=0, help="one failure, whole")
+        """%verrors [ID] [NUMBER]: failures by place; with a number, one of them explained."""
+        parse = _parser("%verrors", "3")
+        parse.add_argument("words", nargs="*", metavar="[ID] [NUMBER]")
+        parse.add_argument("-n", dest="number", type=int, default=0, help="one failure, explained")
         options = _parsed(parse, line)
         if options is None:
             return None
-        return show.failures(self.kernel.crawl(options.crawl), options.number)
+        numbers = [word for word in options.words if word.isdecimal() and len(word) < ID_CHARS]
+        ids = [word for word in options.words if word not in numbers]
+        if len(numbers) > 1 or len(ids) > 1:
+            raise ConfigError(f"%verrors: one crawl and one number at most; {parse.epilog}")
+        number = int(numbers[0]) if numbers else options.number
+        return show.failures(self.kernel.crawl("".join(ids)), number)
 
     # Debugging.
 

@@ -5,6 +5,7 @@ Runs in the kernel. What comes from workers is shown as text, never as markup.
 
 import html
 import json
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.notebook.summary import summary_text
 from vscrapy_magic.notebook.tables import Table
+from vscrapy_magic.sender.advice import advice, next_steps
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.lines import format_line
 from vscrapy_magic.store.failures import FailureRecord
@@ -21,6 +23,7 @@ from vscrapy_magic.store.presence import Liveness, SessionView, WorkerView
 from vscrapy_magic.store.views import CrawlView
 
 _BODY_CHARS: Final = 2000  # of a response, shown with its failure
+_WIDTH: Final = 100  # of explanations
 _MB: Final = 1024 * 1024
 
 
@@ -157,7 +160,7 @@ def failures(crawl: Crawl, number: int = 0) -> "Table | FailureText":
         }
         for group in crawl.failures.groups()
     ]
-    note = f"%verrors {crawl.id} -n NUMBER shows one with request, response and locals"
+    note = "%verrors NUMBER explains one and shows its request, response and locals"
     return Table(rows, nothing="no failures", note=note if rows else "")
 
 
@@ -173,6 +176,7 @@ class FailureText:
         parts = [
             f"failure {self.number}: {record.kind} on {record.worker}, attempt {record.attempt}",
             "\n".join(_trace(record)),
+            *_explained(self.number, record),
         ]
         if record.url:
             parts.append(f"request: {record.method} {record.url}")
@@ -192,6 +196,15 @@ class FailureText:
 
     def _repr_html_(self) -> str:
         return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
+
+
+def _explained(number: int, record: FailureRecord) -> list[str]:
+    """What usually causes it, and what to type next."""
+    said, steps = advice(record), next_steps(number, record)
+    found = ["", textwrap.fill(f"why: {said}", _WIDTH, subsequent_indent="     ")] if said else [""]
+    if steps:
+        found.append("next:" + "".join(f"\n  {step}" for step in steps))
+    return [*found, ""]
 
 
 def _trace(record: FailureRecord) -> list[str]:

@@ -109,7 +109,7 @@ def _group_html(group: FailureGroup) -> str:
         f"{group.count:,}",
         f"{error}: {_text(message)}" if message else error,
         _text(first.place or first.callback or first.url),
-        f"<code>%verrors -n {group.numbers[0]}</code>",
+        f"<code>%verrors {group.numbers[0]}</code> <code>%vdebug {group.numbers[0]}</code>",
     )
     return "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
 
@@ -118,7 +118,9 @@ def _group_text(group: FailureGroup) -> str:
     first = group.first
     message = _cut(_flat(first.message), MESSAGE_CHARS)
     where = f" at {_flat(first.place)}" if first.place else ""
-    return f"{group.count:,} x {first.type}: {message}{where} (%verrors -n {group.numbers[0]})"
+    number = group.numbers[0]
+    type_here = f"(%verrors {number}, %vdebug {number})"
+    return f"{group.count:,} x {first.type}: {message}{where} {type_here}"
 
 
 def _workers_html(workers: Mapping[str, Kept]) -> list[str]:

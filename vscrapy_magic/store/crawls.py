@@ -21,7 +21,8 @@ from vscrapy_magic.store.shared import Shared
 from vscrapy_magic.store.views import FINAL_STATES, CrawlView, Views
 
 STOPPED_BY_USER: Final = "shutdown"  # close reason, as Scrapy says after an interrupt
-_ID_BYTES: Final = 4  # 8 hex digits: short enough to type, and unique among kept crawls
+_ID_BYTES: Final = 4  # short enough to type, and unique among kept crawls
+ID_CHARS: Final = 2 * _ID_BYTES  # hexadecimal digits
 
 S = CrawlState
 ACTIVE_STATES: Final = frozenset({S.QUEUED, S.STARTING, S.RUNNING, S.WAITING})
