@@ -271,6 +271,43 @@ class VscrapyMagics(Magics):
 
     @line_magic
     @_tidy
+    def vfetch(self, line: str) -> str | None:
+        """%vfetch URL [--worker W] [--spider NAME]: a page as a worker gets it, as `response`."""
+        parse = _parser("%vfetch", "https://example.com --worker w-2")
+        parse.add_argument("url")
+        parse.add_argument("--worker", default="", help="through this one's network")
+        parse.add_argument("--spider", default="", help="whose settings and middlewares are used")
+        parse.add_argument("--crawl", default="", metavar="ID", help="whose cookies go along")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        from vscrapy_magic.notebook.looking import fetch_page
+
+        return fetch_page(
+            self.kernel,
+            options.url,
+            worker=options.worker,
+            spider=options.spider,
+            crawl_id=options.crawl,
+        )
+
+    @line_magic
+    @_tidy
+    def vview(self, line: str) -> Any:
+        """%vview [N]: the page of a failure, or of %vfetch, as the worker got it."""
+        parse = _parser("%vview", "3")
+        parse.add_argument("number", nargs="?", default="", help="of %%verrors")
+        parse.add_argument("--load", action="store_true", help="also images and styles of the web")
+        parse.add_argument("--crawl", default="", metavar="ID", help="another than the last")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        from vscrapy_magic.notebook.looking import page
+
+        return page(self.kernel, options.number, crawl_id=options.crawl, loading=options.load)
+
+    @line_magic
+    @_tidy
     def vpanel(self, line: str) -> Any:
         """%vpanel [ID]: show the live panel of a crawl again; in a terminal how it stands."""
         parse = _parser("%vpanel", "")

@@ -4,6 +4,7 @@ Runs in the sender's process. Without the spider's source a response is one to t
 where the source is loaded its request has callbacks, too.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -56,6 +57,18 @@ def request_of(record: FailureRecord) -> Request | None:
     fields = PlainCodec().decode(record.request)
     known = {name: fields[name] for name in _FIELDS if name in fields}
     return Request(fields.get("url", record.url), **known)
+
+
+def fetched_response(data: Mapping[str, Any]) -> Response:
+    """A page that was fetched to be looked at, with the request for it.
+
+    Args:
+        data: of the crawl's only item, see `fetching.response_record`.
+    """
+    kind = _kind(data["kind"])
+    encoding = {"encoding": data["encoding"]} if issubclass(kind, TextResponse) else {}
+    fields = {name: data[name] for name in ("status", "headers", "body", "flags", "protocol")}
+    return kind(data["url"], request=Request(data["url"]), **fields, **encoding)
 
 
 def plain_response(record: FailureRecord) -> Response | None:

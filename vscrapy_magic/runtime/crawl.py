@@ -22,6 +22,7 @@ from vscrapy_magic.runtime.codec import SpiderCodec
 from vscrapy_magic.runtime.cookies import Cookies
 from vscrapy_magic.runtime.engine import LeasedEngine
 from vscrapy_magic.runtime.failures import Failures
+from vscrapy_magic.runtime.fetching import lent_cookies, response_record
 from vscrapy_magic.runtime.link import Link
 from vscrapy_magic.runtime.scheduler import LeaseScheduler
 from vscrapy_magic.runtime.settings import LiveSettings, begin_with
@@ -63,6 +64,7 @@ class LeasedCrawler(Crawler):
         store, crawl_id = seat.frontier.store, seat.frontier.crawl_id
         self.control, self.changed = Control(store).get(crawl_id)
         super().__init__(spidercls, begin_with(settings, self.changed), init_reactor=True)
+        self.lent_cookies = lent_cookies(store, self.settings)
         self.tracker = Tracker()
         self.signals = LeaseSignals(self, self.tracker)
         self.seat = seat
@@ -129,6 +131,7 @@ class Host:
     def opened(self) -> None:
         """The spider is open: from now on this child takes part."""
         self._settings.begin(self._crawler.changed)
+        self.cookies.apply(self._crawler.lent_cookies)
         self._crawler.seat.phase("running")
         self.stepper.poke()
 
@@ -138,6 +141,11 @@ class Host:
         if isinstance(result, Failure) and run.live:
             with working_for(run):
                 self.failures.download_failed(result, request)
+
+    def fetched(self, response: Response) -> None:
+        """The page that somebody wants to look at is here."""
+        record = response_record(response)
+        self._tracker.add(Output(OutputKind.ITEM, data=record, identity=record))
 
     def _item_scraped(self, item: Any) -> None:
         record = self.codec.encode_item(item)

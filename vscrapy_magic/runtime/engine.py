@@ -42,6 +42,7 @@ from scrapy.utils.misc import build_from_crawler
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from vscrapy_magic.runtime.fetching import fetch_requests, is_fetching
 from vscrapy_magic.runtime.room import Room
 from vscrapy_magic.runtime.tracker import PART_OUTPUTS, Run, RunState, Tracker, working_for
 
@@ -81,6 +82,7 @@ class LeasedEngine(ExecutionEngine):
         self._start_task: Deferred[None] | None = None
         self.room: Final = Room(self._step_soon)
         self._idle_run: Run | None = None
+        self._fetching = is_fetching(crawler.settings)
         self._get_slot_needs_spider = (
             inspect.signature(self.downloader._get_slot).parameters.get("spider") is not None
             and not _KEEPS_CONTEXT
@@ -110,7 +112,11 @@ class LeasedEngine(ExecutionEngine):
         host = self.crawler.host
         host.downloaded(run, request, result)
         with working_for(run):
-            done = super()._handle_downloader_output(result, request)
+            if self._fetching and isinstance(result, Response):
+                host.fetched(result)
+                done = succeed(None)
+            else:
+                done = super()._handle_downloader_output(result, request)
 
         def ended(outcome: Any) -> Any:
             self.tracker.request_done(run)
@@ -156,6 +162,8 @@ class LeasedEngine(ExecutionEngine):
     def _start_request_processing(self) -> Any:
         # Nothing is iterated until this child gets the start lease.
         self._start_source, self._start = self._start, None
+        if self._fetching:
+            self._start_source = fetch_requests(self.crawler.settings)
         self.crawler.host.opened()
         return super()._start_request_processing()
 
@@ -178,6 +186,8 @@ class LeasedEngine(ExecutionEngine):
 
     async def _iterate_start(self, run: Run) -> None:
         source, self._start_source = self._start_source, None
+        if source is None and self._fetching:
+            source = fetch_requests(self.crawler.settings)
         if source is None:
             # The lease was here before and got lost; a new run begins from the start.
             needs_spider = (

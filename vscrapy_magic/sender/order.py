@@ -40,6 +40,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         workers: at most so many; None: all, or one when the source is pinned.
         notes: what its user should know before it runs.
         feeds: how the feeds are written at the sender; None when there are none.
+        only: name of the worker that is to run it; empty for any.
     """
 
     shipped: Shipped
@@ -51,6 +52,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     keep_open: bool = False
     feeds: FeedOrder | None = None
+    only: str = ""
 
     @property
     def workers_max(self) -> int:
@@ -181,6 +183,7 @@ def place(
         keep_open=order.keep_open,
         limits=_limits(in_force),
         env=env,
+        only=order.only,
         out_bytes_max=ground.defaults.out_bytes_max,
     )
     before(spec)

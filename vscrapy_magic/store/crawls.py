@@ -13,7 +13,7 @@ from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreReadOnlyEr
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId, crawl_key, crawl_prefix, global_key
-from vscrapy_magic.store.messages import Bundle, CrawlState, decode
+from vscrapy_magic.store.messages import Bundle, CookieChange, CrawlState, decode
 from vscrapy_magic.store.placement import ask_wakes, ask_workers, bundle_key, found_workers
 from vscrapy_magic.store.pushed import pushed
 from vscrapy_magic.store.scripts import load_script
@@ -196,6 +196,12 @@ class Crawls:
         with self._store.errors_wrapped():
             raw = self._store.client.hgetall(crawl_key(crawl_id, "stats"))
         return {key.decode(): value for key, value in raw.items()}
+
+    def cookies(self, crawl_id: CrawlId) -> tuple[CookieChange, ...]:
+        """Cookies of a running crawl; none of one that is over."""
+        with self._store.errors_wrapped():
+            raw = self._store.client.hgetall(crawl_key(crawl_id, "cookies"))
+        return tuple(CookieChange(key.decode(), value) for key, value in raw.items())
 
     def bundle(self, digest: str) -> Bundle:
         """Shipped source by its digest.

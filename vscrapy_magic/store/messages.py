@@ -84,6 +84,7 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
         out_bytes_max: bytes of items and failures that the sender has not acknowledged; beyond it
             leasing waits, so that nothing has to be dropped.
         env: environment (`sys.prefix` and versions) that workers of a local cluster must have.
+        only: name of the worker that is to run it; empty for any.
     """
 
     crawl_id: CrawlId
@@ -99,6 +100,7 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
     out_bytes_max: int = 64 * 1024 * 1024
     code_version: int = 1
     env: str = ""
+    only: str = ""
 
 
 class SlotLimit(msgspec.Struct, frozen=True):

@@ -50,7 +50,10 @@ class Placing:
         starts: list[Start] = []
         alone: list[CrawlView] = []
         for view in sorted(wanted.values(), key=lambda v: (len(v.members), v.created_ms)):
-            fitting = [r for r in roster.records if view.spec.env in {"", r.env}]
+            spec = view.spec
+            fitting = [
+                r for r in roster.records if spec.env in {"", r.env} and spec.only in {"", r.name}
+            ]
             if view.state not in ACTIVE_STATES or not fitting:
                 continue
             if not roster.taking:
