@@ -19,8 +19,7 @@ from vscrapy_magic.store.crawls import Crawls
 
 COUNT = 150
 # A third of the pages comes at once, the second and the last one when the test says so.
-SPIDER = (
-    """
+SPIDER = """
 import asyncio, os, time
 import scrapy
 
@@ -30,7 +29,7 @@ class Pages(scrapy.Spider):
         "LOG_LEVEL": "INFO", "CONCURRENT_REQUESTS": 200, "CONCURRENT_REQUESTS_PER_DOMAIN": 200
     }
     async def start(self):
-        for n in range(%d):
+        for n in range(int(self.count)):
             yield scrapy.Request(f"data:text/plain,{n}", meta={"download_slot": "pages"})
     async def parse(self, response):
         n = int(response.text)
@@ -39,8 +38,6 @@ class Pages(scrapy.Spider):
         time.sleep(0.02)
         yield {"n": n}
 """
-    % COUNT
-)
 SEED = 20261128
 STREAMS_S = (0.1, 0.5)  # of the second third
 
@@ -62,10 +59,8 @@ def test_the_second_of_two_terminals_goes_on_when_the_first_is_killed(
     (tmp_path / "pages.py").write_text(SPIDER)
     (tmp_path / "0").touch()
     one, two = (Terminal(tmp_path / name, store.url) for name in ("one", "two"))
-    assert (
-        one.run(tmp_path, "runspider", "pages.py", "--detach", "-a", f"gates={tmp_path}").returncode
-        == 0
-    )
+    options = ("-a", f"gates={tmp_path}", "-a", f"count={COUNT}")
+    assert one.run(tmp_path, "runspider", "pages.py", "--detach", *options).returncode == 0
     (view,) = Crawls(store).list_all()
     meta = f"vscrapy:{{{view.crawl_id}}}:meta"
     with Talking(one, tmp_path, "attach", view.crawl_id, "--nolog") as first:
