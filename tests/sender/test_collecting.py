@@ -74,6 +74,12 @@ class Hearing:
         return any(text in said for _, said in self.said)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heartbeats of so many sessions end in their time, on a machine that is busy."""
+    monkeypatch.setattr("vscrapy_magic.sender.beacon.CLOSE_WITHIN_S", 20.0)
+
+
 @pytest.fixture
 def source(store: Store) -> Source:
     return Source(store)
@@ -175,7 +181,8 @@ def test_one_that_takes_over_gets_what_is_to_come_and_the_former_one_keeps_what_
     wait_until(has(first, 0), COMES_S, "an item")
     wait_until(source.is_acked, COMES_S, "the acknowledgement")
     taker = sender("two")
-    second = taker.attach(source.id, take=True)
+    second = taker.attach(source.id)
+    assert taker.attach(source.id, take=True) is second
     who = f"{taker.record.host} (terminal, pid {taker.record.pid})"
     wait_until(lambda: heard.heard(f"was taken over by {who}"), COMES_S, "the line")
     source.bring(1, 2)
@@ -188,6 +195,20 @@ def test_one_that_takes_over_gets_what_is_to_come_and_the_former_one_keeps_what_
     assert len(told) == 1
     assert "what came here until now is kept" in told[0]
     assert "--take" in told[0]
+
+
+def test_a_crawl_that_is_over_is_collected_by_one_that_watched_when_its_collector_is_gone(
+    source: Source, sender: Callable[..., Session], store: Store
+) -> None:
+    session = sender("one")
+    first = session.attach(source.id)
+    second = sender("two").attach(source.id)
+    first.close()  # as one that is stopped: its session lives
+    source.bring(0, 1)
+    session.close()
+    source.end()
+    assert second.wait(COMES_S).state is CrawlState.STOPPED
+    assert numbers(second) == [0, 1]
 
 
 def test_what_was_kept_and_not_acknowledged_is_of_the_one_that_did(

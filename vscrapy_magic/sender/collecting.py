@@ -52,6 +52,8 @@ class Collecting:
         self._wanted = wanted
         self._taken = False  # from a process that still holds the folder
         self._from: Witness | None = None
+        self._is_asked = False  # to take
+        self._stopped = False
         self._tried = 0.0
         self._no = 0
         self._told = ""
@@ -82,20 +84,28 @@ class Collecting:
         with contextlib.suppress(StoreReadOnlyError):
             self._try(take=take)
 
-    def try_again(self, *, is_over: bool) -> None:
+    def ask_to_take(self) -> None:
+        """Let the thread that follows the crawl take it over with its next try; from any thread."""
+        self._is_asked = True
+
+    def try_again(self, *, is_over: bool) -> bool:
         """Collect if that has become possible; asks the server once a second at most.
 
         Args:
             is_over: the crawl is, and its end is near: ask now.
 
+        Returns:
+            Whether this process begins to collect.
+
         Raises:
             StoreError: the server cannot be asked.
         """
         if self.claim is not None or not self._wanted:
-            return
+            return False
         pause_s = TRY_SOON_S if self._taken or is_over else TRY_S
         if time.monotonic() - self._tried >= pause_s:
-            self._try()
+            self._try(take=self._is_asked)
+        return self.claim is not None
 
     def refused(self) -> None:
         """An acknowledgement was refused: see who collects now; raises as `try_again`."""
@@ -106,7 +116,7 @@ class Collecting:
         had = self.claim
         if take:
             standing = self._collectors.take()
-            self._taken = True
+            self._taken, self._is_asked = True, False
             if self._spool.acquire():
                 self._stand(standing)
         elif self._spool.acquire():
@@ -150,7 +160,12 @@ class Collecting:
 
     def stop(self) -> None:
         """Collect no more: what the server gives out is of another history."""
-        self.claim, self._wanted = None, False
+        self.claim, self._wanted, self._stopped = None, False, True
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the crawl ends here: nobody collects after this process."""
+        return self.claim is not None or self._stopped
 
     # What the user is told.
 

@@ -230,6 +230,11 @@ class Crawl:
             return ""
         return described(collecting.holder) if collecting.holder else ""
 
+    def take(self) -> None:
+        """Collect here what is still to come, whoever does so now; within a second."""
+        if self._collecting is not None:
+            self._collecting.ask_to_take()
+
     @property
     def elsewhere(self) -> tuple[Kept, ...]:
         """What other machines, or other users, have collected."""
@@ -331,7 +336,7 @@ class Crawl:
 
     def _ended(self, view: CrawlView) -> None:
         collecting = self._collecting
-        if collecting is not None and collecting.claim is not None:
+        if collecting is not None and collecting.is_last:
             try:
                 stats = self._stats_now()
             except StoreError as exc:

@@ -166,7 +166,8 @@ class Follower:
     def _turn(self, bell: Doorbell) -> None:
         try:
             came = self._fetch() | self._take_files()
-            self._collecting.try_again(is_over=self._view.state in FINAL_STATES)
+            # One that begins to collect at the end of a crawl has all of it before it.
+            came |= self._collecting.try_again(is_over=self._view.state in FINAL_STATES)
             self._tell_problem(self._refusal)
             now = time.monotonic()
             self._quiet_since = now if came or not self._quiet_since else self._quiet_since

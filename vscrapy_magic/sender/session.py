@@ -235,8 +235,11 @@ class Session:
         """
         known = CrawlId(crawl_id)
         with self._lock:
-            if known in self._followed:
-                return self._followed[known]
+            followed = self._followed.get(known)
+        if followed is not None:
+            if take:
+                followed.take()
+            return followed
         kept = open_complete(crawl_id)
         if kept is not None:
             return kept
