@@ -241,10 +241,15 @@ def test_what_nobody_else_acknowledged_stays_where_it_is(
     session = sender("one")
     with Spool(tmp_path / "one", source.id, Crawls(store).view(source.id).spec) as spool:
         assert len(spool.keep(Outputs(store, source.id).read())) == 2
-    source.bring(2)
     first = session.attach(source.id)
-    wait_until(has(first, 0, 1, 2), COMES_S, "the third item")
+    wait_until(source.is_acked, COMES_S, "an acknowledgement, though nothing came")
     assert first.notes == ()
+    source.bring(2)
+    wait_until(has(first, 0, 1, 2), COMES_S, "the third item")
+    session.close()
+    second = sender("two").attach(source.id)
+    source.bring(3)
+    wait_until(has(second, 3), COMES_S, "a fourth one elsewhere")
 
 
 def test_a_second_terminal_of_the_same_user_reads_along_and_goes_on(

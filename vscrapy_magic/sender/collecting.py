@@ -18,7 +18,7 @@ from vscrapy_magic.sender.spool import Spool
 from vscrapy_magic.store.collectors import Collectors, Kept, Standing
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.messages import SessionRecord
-from vscrapy_magic.store.outputs import Claim, Witness
+from vscrapy_magic.store.outputs import Claim, Output, Witness
 
 TRY_S: Final = 1.0  # between two tries of one who watches
 NOTES_MAX: Final = 5
@@ -53,6 +53,7 @@ class Collecting:
         self._taken = False  # from a process that still holds the folder
         self._from: Witness | None = None
         self._is_asked = False  # to take
+        self._is_new = False  # what another one kept has not been looked at
         self._stopped = False
         self._tried = 0.0
         self._no = 0
@@ -137,7 +138,7 @@ class Collecting:
         self._no, self._from, self.elsewhere = standing.no, standing.acked, standing.elsewhere
         self.claim, self.holder = standing.claim, standing.holder
         self.is_here = standing.claim is None and standing.is_here
-        self._taken = False
+        self._taken, self._is_new = False, True
         if is_cut:
             self.cut()
         if self.is_here:
@@ -150,6 +151,16 @@ class Collecting:
         if last is None or (start is not None and start.commit_no > last.commit_no):
             return start
         return last
+
+    def take_unacked(self) -> Output | None:
+        """What a process before this one kept and did not acknowledge, up to this output; once."""
+        last, done = self._spool.last, self._from
+        is_new, self._is_new = self._is_new, False
+        if not is_new or self.claim is None or last is None:
+            return None
+        if done is not None and done.commit_no >= last.commit_no:
+            return None
+        return self._spool.output(len(self._spool) - 1)
 
     def leave(self) -> None:
         """All is collected: others need not wait for this session to end."""

@@ -250,7 +250,7 @@ class Follower:
     def _fetch(self) -> bool:
         """One look at the crawl; whether it brought outputs or lines."""
         now = time.monotonic()
-        acked = self._unacked
+        acked = self._unacked = self._unacked or self._collecting.take_unacked()
         arrived = self._arrivals.fetch(
             self._collecting.after,
             self._log_after,
