@@ -250,6 +250,7 @@ class Follower:
     def _fetch(self) -> bool:
         """One look at the crawl; whether it brought outputs or lines."""
         now = time.monotonic()
+        kept_here = self._unacked is not None
         acked = self._unacked = self._unacked or self._collecting.take_unacked()
         arrived = self._arrivals.fetch(
             self._collecting.after,
@@ -264,7 +265,8 @@ class Follower:
         self._refusal = arrived.refusal
         if acked is not None:
             self._unacked = None
-            fail_point("sender_after_ack")
+            if kept_here:
+                fail_point("sender_after_ack")
         self._take_outputs(arrived.outputs)
         self._take_lines(arrived)
         if arrived.view is not None:
