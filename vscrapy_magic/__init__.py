@@ -47,15 +47,18 @@ def _note_cells() -> None:
         note_cells(shell)
 
 
-def attach(crawl_id: str) -> "Crawl":
+def attach(crawl_id: str, *, take: bool = False) -> "Crawl":
     """Find a crawl again after its sender has ended; what was collected here needs no server.
+
+    Args:
+        take: collect what is still to come here, though another session does so now.
 
     Raises:
         CrawlNotFoundError: nobody knows it any more.
     """
     from vscrapy_magic.sender.session import attach as found
 
-    return found(crawl_id)
+    return found(crawl_id, take=take)
 
 
 def item_key(item: Any) -> str:

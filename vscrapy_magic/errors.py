@@ -52,6 +52,10 @@ class MemberGoneError(StoreError):
     """
 
 
+class NotCollectorError(StoreError):
+    """Another session collects this crawl, or nobody: nothing was acknowledged."""
+
+
 class LeaseLostError(StoreError):
     """Leases named in a step are no longer this child's; nothing of that step was written.
 

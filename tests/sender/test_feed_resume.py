@@ -380,3 +380,19 @@ def test_items_are_written_into_another_feed_later(tmp_path: Path) -> None:
         spool.keep([output(0)])
         export(spool, "shop", [f"{tmp_path}/%(name)s.json"], overwrite=True)
     assert json.loads((tmp_path / "shop.json").read_text())[0] == {"title": "t0", "price": 0}
+
+
+def test_items_that_another_machine_collects_leave_the_feed_again(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, LINES)
+    with Spool(shop.root, CRAWL, SPEC) as spool:
+        feeds = shop.new(spool)
+        feeds.deliver(spool.keep([output(number) for number in range(3)]))
+        wait_until(lambda: shop.journal.entries == 3, 20, "three outputs in the feed")
+        assert spool.cut(1)  # commit 1 is output 0
+        feeds.begin_again()
+        feeds.deliver(spool.keep([output(4)]))
+        feeds.finish(len(spool))
+        (line,) = feeds.lines
+        assert line.startswith("Stored jsonlines feed (14 items) in: out.jsonl")
+    written = [json.loads(line) for line in (shop.folder / "out.jsonl").read_text().splitlines()]
+    assert [item["price"] for item in written] == [*numbers(1), *range(28, 35)]

@@ -194,3 +194,38 @@ def test_shipped_source_is_kept_without_the_values_of_its_environment(tmp_path: 
     assert found is not None
     assert (found.files, found.env) == (bundle.files, {"TOKEN": ""})
     assert b"secret" not in b"".join(path.read_bytes() for path in (tmp_path / CRAWL).iterdir())
+
+
+def test_what_is_another_machines_is_let_go_of_and_who_reads_along_sees_it(tmp_path: Path) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as spool, Spool(tmp_path, CRAWL) as reader:
+        items, seen = Items(spool), Items(reader)
+        spool.keep([output(2, [{"n": 0}]), output(4, [{"n": 1}], [failure("a")])])
+        assert (items[1], seen[1]) == ({"n": 1}, {"n": 1})
+        assert not spool.cut(4)
+        assert spool.cut(3)
+        assert (len(items), len(seen), spool.failure_count, reader.failure_count) == (1, 1, 0, 0)
+        assert spool.last == reader.last == output(2).witness
+        spool.keep([output(6, [{"n": 7}])])
+        assert (items[1], seen[1]) == ({"n": 7}, {"n": 7})
+        assert spool.cut(0)
+        assert (len(items), spool.last) == (0, None)
+
+
+def test_a_folder_has_one_name_and_one_process_that_appends_at_a_time(tmp_path: Path) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as spool, Spool(tmp_path, CRAWL) as reader:
+        assert spool.place == reader.place
+        assert not reader.acquire()
+        spool.keep([output(1, [{"n": 0}])])
+        spool.release()
+        with (tmp_path / CRAWL / "outputs").open("ab") as file:
+            file.write(b"half a frame")  # of a process that was killed
+        assert reader.acquire()
+        assert not spool.acquire()
+        reader.keep([output(2, [{"n": 1}])])
+        assert [item["n"] for item in Items(spool)] == [0, 1]
+        reader.release()
+        assert spool.acquire()
+    other = tmp_path / "other"
+    other.mkdir()
+    with Spool(other, CRAWL, SPEC) as elsewhere:
+        assert elsewhere.place != spool.place

@@ -8,14 +8,16 @@ import msgspec
 import pytest
 
 from tests.placing import place
+from tests.relay import Relay
 from tests.store.driver import Child
-from vscrapy_magic.errors import StateError, StoreAuthError
+from vscrapy_magic.errors import StateError, StoreAuthError, StoreUnreachableError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls, new_crawl_id
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.messages import Bundle, CrawlSpec, CrawlState, WorkerRecord
 from vscrapy_magic.store.placement import BUNDLE_TTL_MS, Placement, bundle_key
 from vscrapy_magic.store.presence import Presence
+from vscrapy_magic.store.scripts import load_script
 from vscrapy_magic.store.shared import Shared
 
 BUNDLE = Bundle(files={"a.py": b"a = 1"}, entry="a.py")
@@ -125,3 +127,50 @@ def test_what_the_server_refuses_is_told(store: Store) -> None:
     finally:
         store.client.execute_command("ACL", "DELUSER", "poor")
     assert Crawls(store).list_all() == []
+
+
+# An order whose answer does not come.
+
+
+def test_an_order_whose_answer_is_lost_is_one_crawl(store: Store) -> None:
+    spec = new_spec()
+    place(store, new_spec())  # the server knows the script
+    with Relay(store.url) as relay, Store.connect(relay.url) as far:
+        placement = Placement(far)
+        ground = placement.survey(DIGEST)
+        relay.break_after(load_script("create").sha1.encode(), times=2)
+        view = placement.create(spec, ground, BUNDLE)
+        assert relay.broken == 2
+    assert (view.spec, view.state) == (spec, CrawlState.QUEUED)
+    assert [each.crawl_id for each in Crawls(store).list_all()].count(spec.crawl_id) == 1
+
+
+def test_an_order_that_gets_no_answer_for_long_is_given_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vscrapy_magic.store.placement.CREATE_WITHIN_S", 0.0)
+    spec = new_spec()
+    place(store, new_spec())
+    with Relay(store.url) as relay, Store.connect(relay.url) as far:
+        placement = Placement(far)
+        ground = placement.survey(DIGEST)
+        relay.break_after(load_script("create").sha1.encode(), times=9)
+        with pytest.raises(StoreUnreachableError):
+            placement.create(spec, ground, BUNDLE)
+    assert Crawls(store).view(spec.crawl_id).state is CrawlState.QUEUED  # it has arrived
+    for _ in range(2):
+        Crawls(store).forgo(spec.crawl_id, why="given up")
+    view = Crawls(store).view(spec.crawl_id)
+    assert (view.state, view.why) == (CrawlState.CANCELLED, "given up")
+
+
+def test_an_order_that_arrives_after_it_was_given_up_brings_no_crawl(store: Store) -> None:
+    placement, spec = Placement(store), new_spec()
+    ground = placement.survey(DIGEST)
+    Crawls(store).forgo(spec.crawl_id, why="given up")
+    with pytest.raises(StateError, match="exists already"):
+        placement.create(spec, ground, BUNDLE)
+    assert Crawls(store).list_all() == []
+    assert Crawls(store).wanted() == []
+    (key,) = store.client.keys("vscrapy:{*")
+    assert 0 < store.client.pttl(key) <= 3600_000

@@ -19,6 +19,7 @@ def attach_here(words: Sequence[str]) -> int:
     )
     parse.add_argument("crawl", metavar="ID", help="or the beginning of one")
     parse.add_argument("--nolog", action="store_true", help="no log lines of the workers")
+    parse.add_argument("--take", action="store_true", help="though another terminal collects it")
     add_feeds(parse)
     options = parse.parse_all(words)
     terminal = Terminal(LineFormat(), None if options.nolog else sys.stderr)
@@ -27,5 +28,5 @@ def attach_here(words: Sequence[str]) -> int:
         if kept is not None:
             return attend(kept, terminal, options.output, options.overwrite)
         with Session.connect(need(store).url, kind="terminal") as session:
-            crawl = session.attach(crawl_id)
+            crawl = session.attach(crawl_id, take=options.take)
             return attend(crawl, terminal, options.output, options.overwrite)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import re
 import sys
 import time
@@ -12,6 +13,7 @@ import msgspec
 
 from vscrapy_magic.cli.target import add_feeds, need, open_crawl, parser
 from vscrapy_magic.errors import ConfigError
+from vscrapy_magic.sender.collecting import kept_hint
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.options import OptionParser, level_number, whole
 from vscrapy_magic.sender.session import Session, open_kept
@@ -107,7 +109,7 @@ def _tell_missing(crawl: Crawl) -> None:
     if missing > 0 and (crawl.is_over or not len(crawl.items)):
         sys.stderr.write(
             f"vscrapy: {missing} of the {total} items of crawl {crawl.id} are with the sender that "
-            "collected them, on another machine or of another user\n"
+            f"collected them, on another machine or of another user{kept_hint(crawl.elsewhere)}\n"
         )
 
 
@@ -167,6 +169,9 @@ def _crawl(options: argparse.Namespace) -> Iterator[Crawl]:
             return
         with Session.connect(need(store).url, kind="terminal") as session:
             crawl = session.attach(crawl_id)
+            for level, text in crawl.notes:
+                if level >= logging.WARNING:
+                    sys.stderr.write(f"vscrapy: {text}\n")
             _fetch(crawl)
             yield crawl
 
@@ -175,7 +180,7 @@ def _fetch(crawl: Crawl) -> None:
     """Wait until what the crawl has brought is here; of one that is over, until all is kept."""
     until = time.monotonic() + FETCH_S
     wanted = crawl.view.totals
-    while time.monotonic() < until and not crawl.is_over:
+    while time.monotonic() < until and not crawl.is_over and not crawl.collected_by:
         is_here = len(crawl.items) >= wanted.items and len(crawl.failures) >= wanted.failures
         if is_here and not crawl.view.over:
             return

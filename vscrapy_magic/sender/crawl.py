@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from vscrapy_magic.errors import ConfigError, StateError, StoreError
+from vscrapy_magic.sender.collecting import Collecting, described
 from vscrapy_magic.sender.feeds import Feeds, export
 from vscrapy_magic.sender.follow import Follower, Listener, sender_line
 from vscrapy_magic.sender.items import FailureList, Items
 from vscrapy_magic.sender.spool import CrawlEnd, Spool
+from vscrapy_magic.store.collectors import Kept
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls
@@ -52,7 +54,7 @@ class Crawl:
         spool: Spool,
         view: CrawlView,
         *,
-        collect: bool = True,
+        collecting: Collecting | None = None,
         feeds: Feeds | None = None,
         pulse: Callable[[], None] = lambda: None,
     ) -> None:
@@ -64,20 +66,23 @@ class Crawl:
         self._over = threading.Event()
         self._follower: Follower | None = None
         self._feeds = feeds
+        self._collecting = collecting
         self.id: Final[CrawlId] = view.crawl_id
         self.spider: Final[str] = view.spec.spider
         self.items: Final = Items(spool)
         self.failures: Final = FailureList(spool)
         self.files: Final = spool.files
-        if store is None:
+        if store is None or collecting is None:
             self._over.set()
         else:
+            collecting.tell, collecting.began = self._tell, self._began
+            collecting.cut = self._cut
             self._follower = Follower(
                 store,
                 spool,
                 view,
                 _Dispatch(self),
-                collect=collect,
+                collecting=collecting,
                 deliver=self._deliver,
                 pulse=pulse,
             )
@@ -92,6 +97,8 @@ class Crawl:
         with self._lock:
             self._listeners.append(listener)
             listener.view(self._view)
+            if self.notes:
+                listener.lines([sender_line(*note) for note in self.notes])
             is_over = self._over.is_set()
         if is_over:
             listener.ended(self._view)
@@ -215,6 +222,29 @@ class Crawl:
         """The same, with whether the line is bad news."""
         return tuple(self._feeds.notes) if self._feeds is not None else ()
 
+    @property
+    def collected_by(self) -> str:
+        """Who collects it, when what it brings does not come here: `host1 (terminal, pid 77)`."""
+        collecting = self._collecting
+        if collecting is None or collecting.claim is not None or collecting.is_here:
+            return ""
+        return described(collecting.holder) if collecting.holder else ""
+
+    def take(self) -> None:
+        """Collect here what is still to come, whoever does so now; within a second."""
+        if self._collecting is not None:
+            self._collecting.ask_to_take()
+
+    @property
+    def elsewhere(self) -> tuple[Kept, ...]:
+        """What other machines, or other users, have collected."""
+        return self._collecting.elsewhere if self._collecting is not None else ()
+
+    @property
+    def notes(self) -> tuple[tuple[int, str], ...]:
+        """What its user should know about who collects it, each with its level."""
+        return tuple(self._collecting.notes) if self._collecting is not None else ()
+
     def export(self, *files: str, overwrite: bool = True) -> tuple[str, ...]:
         """Write what has been collected so far into feeds, by Scrapy's exporters.
 
@@ -305,14 +335,27 @@ class Crawl:
         if news:
             self._lines(news)
 
+    def _tell(self, level: int, text: str) -> None:
+        self._lines([sender_line(level, text)])
+
+    def _began(self) -> None:
+        if self._feeds is None:
+            self._feeds = Feeds.find(self._spool.folder)
+
+    def _cut(self) -> None:
+        if self._feeds is not None:
+            self._feeds.begin_again()
+
     def _ended(self, view: CrawlView) -> None:
-        if self._spool.collects:
+        collecting = self._collecting
+        if collecting is not None and collecting.is_last:
             try:
                 stats = self._stats_now()
             except StoreError as exc:
                 logger.warning("Crawl %s: its stats are not known: %s", self.id, exc)
                 stats = {}
             self._spool.keep_end(CrawlEnd(view=msgspec.msgpack.encode(view), stats=stats))
+            collecting.leave()
         self.complete_feeds()
         with self._lock:
             self._view = view

@@ -122,6 +122,18 @@ class Feeds:
             if not self._is_over and self._is_running():
                 self._tell(GROWN)
 
+    def begin_again(self) -> None:
+        """The end of the log was cut off: write the feeds anew, from the first item."""
+        with self._lock:
+            if self._process is None or self._is_over:
+                return
+            self._process.kill()
+            self._end_of(self._process)
+            self._process.wait()
+            self._process = None
+            self._starts -= 1
+            self._alive_ns = self._last_change_ns()
+
     def _is_running(self) -> bool:
         """Whether there is a writer, after one that was killed has been replaced."""
         if self._process is not None:

@@ -4,6 +4,7 @@ Runs in the sender's process, one thread a crawl. Outputs go to the spool, then 
 feeds, and are acknowledged after that; log lines and the crawl's state go to listeners.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -14,12 +15,14 @@ import msgspec
 
 from vscrapy_magic.errors import (
     CrawlNotFoundError,
+    NotCollectorError,
     StoreError,
     StoreReadOnlyError,
     StoreRolledBackError,
     VscrapyError,
 )
 from vscrapy_magic.failpoints import fail_point
+from vscrapy_magic.sender.collecting import Collecting
 from vscrapy_magic.sender.spool import Spool, SpoolFullError
 from vscrapy_magic.store.arrivals import Arrivals, Arrived
 from vscrapy_magic.store.connection import Store
@@ -28,7 +31,7 @@ from vscrapy_magic.store.files import Files
 from vscrapy_magic.store.keys import WorkerName
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState
-from vscrapy_magic.store.outputs import Doorbell, Output, Witness
+from vscrapy_magic.store.outputs import Doorbell, Output
 from vscrapy_magic.store.presence import Liveness, Presence
 from vscrapy_magic.store.views import FINAL_STATES, CrawlView
 
@@ -69,7 +72,7 @@ class Follower:
     """Follows one crawl to its end, in a thread of its own.
 
     Args:
-        collect: whether this process takes the outputs; otherwise its own sender does.
+        collecting: whether, and from where on, this process takes the outputs.
         deliver: gets the outputs that were new, before they are acknowledged.
         pulse: called a few times a second.
     """
@@ -81,7 +84,7 @@ class Follower:
         view: CrawlView,
         listener: Listener,
         *,
-        collect: bool = True,
+        collecting: Collecting,
         deliver: Callable[[Sequence[Output]], None] = lambda _: None,
         pulse: Callable[[], None] = lambda: None,
     ) -> None:
@@ -89,7 +92,7 @@ class Follower:
         self._spool = spool
         self._view = view
         self._listener = listener
-        self._collect = collect
+        self._collecting = collecting
         self._deliver = deliver
         self._pulse = pulse
         self._crawls = Crawls(store)
@@ -134,8 +137,23 @@ class Follower:
             # A thread that dies must not leave its user waiting for ever.
             logger.exception("Crawl %s is followed no further", self._view.crawl_id)
             self._lose("it could not be followed; the log of this process says why")
-        if not self._stop.is_set():
+        if self._stop.is_set():
+            self._ack_last()
+        else:
             self._listener.ended(self._view)
+
+    def _ack_last(self) -> None:
+        """Say what is kept here, so that whoever collects next does not do so once more."""
+        claim = self._collecting.claim
+        if self._unacked is None or claim is None or self._problem is not None:
+            return
+        try:
+            self._arrivals.ack(self._unacked, claim, self._spool.item_count)
+        except NotCollectorError:
+            with contextlib.suppress(StoreError):
+                self._collecting.refused()
+        except StoreError as exc:
+            logger.info("Crawl %s: the last items were not acknowledged: %s", claim, exc)
 
     def _is_done(self) -> bool:
         """Whether the crawl is over and nothing has come for a while."""
@@ -148,6 +166,8 @@ class Follower:
     def _turn(self, bell: Doorbell) -> None:
         try:
             came = self._fetch() | self._take_files()
+            # One that begins to collect at the end of a crawl has all of it before it.
+            came |= self._collecting.try_again(is_over=self._view.state in FINAL_STATES)
             self._tell_problem(self._refusal)
             now = time.monotonic()
             self._quiet_since = now if came or not self._quiet_since else self._quiet_since
@@ -156,11 +176,23 @@ class Follower:
                 self._gather_s = min(GATHER_MAX_S, 2 * self._gather_s)
             else:
                 self._wait(bell)
+        except NotCollectorError:
+            self._see_collector()
         except StoreRolledBackError as exc:
             self._roll_back(exc)
         except CrawlNotFoundError:
             self._lose(self._forgotten)
         except (StoreError, SpoolFullError) as exc:
+            self._be_patient(exc)
+
+    def _see_collector(self) -> None:
+        """Somebody else collects: what was not acknowledged is theirs."""
+        self._unacked = None
+        try:
+            self._collecting.refused()
+        except CrawlNotFoundError:
+            self._lose(self._forgotten)
+        except StoreError as exc:
             self._be_patient(exc)
 
     def _be_patient(self, exc: VscrapyError) -> None:
@@ -192,13 +224,19 @@ class Follower:
             self._be_patient(away)
         else:
             self._tell_problem(exc)
-            self._rolled_back, self._collect, self._unacked = why, False, None
+            self._rolled_back, self._unacked = why, None
+            self._collecting.stop()
 
     def _wait(self, bell: Doorbell) -> None:
         """Until something comes, and a little longer when much has come of late."""
         begun = time.monotonic()
         with self._store.errors_wrapped():
-            rang = bell.wait(self._after, self._log_after, self._wait_s())
+            rang = bell.wait(
+                self._collecting.after,
+                self._log_after,
+                self._wait_s(),
+                with_outputs=self._collecting.claim is not None,
+            )
         if time.monotonic() - begun > CALM_S:
             self._gather_s = GATHER_MIN_S
         elif rang and self._gather_s > GATHER_MIN_S:
@@ -209,19 +247,17 @@ class Follower:
             return LOOK_BUSY_S
         return LOOK_S if time.monotonic() - self._changed < UNCHANGED_S else LOOK_MAX_S
 
-    @property
-    def _after(self) -> Witness | None:
-        return self._spool.last
-
     def _fetch(self) -> bool:
         """One look at the crawl; whether it brought outputs or lines."""
         now = time.monotonic()
-        acked = self._unacked
+        kept_here = self._unacked is not None
+        acked = self._unacked = self._unacked or self._collecting.take_unacked()
         arrived = self._arrivals.fetch(
-            self._after,
+            self._collecting.after,
             self._log_after,
+            claim=self._collecting.claim,
             ack=acked,
-            with_outputs=self._collect,
+            items=self._spool.item_count,
             with_view=not self._came or now - self._looked >= LOOK_BUSY_S,
             with_refusal=self._problem is StoreReadOnlyError
             or now - self._changed > _REFUSAL_AFTER_S,
@@ -229,7 +265,8 @@ class Follower:
         self._refusal = arrived.refusal
         if acked is not None:
             self._unacked = None
-            fail_point("sender_after_ack")
+            if kept_here:
+                fail_point("sender_after_ack")
         self._take_outputs(arrived.outputs)
         self._take_lines(arrived)
         if arrived.view is not None:
@@ -259,7 +296,7 @@ class Follower:
 
     def _take_files(self) -> bool:
         """Files that the spider wrote; they are asked for when the crawl is over."""
-        if not self._collect or self._view.state not in FINAL_STATES:
+        if self._collecting.claim is None or self._view.state not in FINAL_STATES:
             return False
         self._over_since = self._over_since or time.monotonic()
         came, coming = self._spool.files.collect(self._files)

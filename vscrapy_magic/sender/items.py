@@ -13,7 +13,7 @@ from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.values import PlainCodec
 
 SHOWN: Final = 5  # entries in a repr
-_NO_ENTRY: Final = -1
+_NO_ENTRY: Final = (-1, -1)
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class _Lazy(Sequence[T], Generic[T]):
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._cached: tuple[int, Sequence[T]] = (_NO_ENTRY, ())
+        self._cached: tuple[tuple[int, int], Sequence[T]] = (_NO_ENTRY, ())
 
     def _count(self) -> int:
         raise NotImplementedError
@@ -55,8 +55,9 @@ class _Lazy(Sequence[T], Generic[T]):
     def _at(self, place: int) -> T:
         number, within = self._entry_of(place)
         cached = self._cached  # another thread may replace it
-        if cached[0] != number:
-            cached = self._cached = number, self._read(self._spool.output(number))
+        entry = self._spool.cuts, number
+        if cached[0] != entry:
+            cached = self._cached = entry, self._read(self._spool.output(number))
         return cached[1][within]
 
     def __iter__(self) -> Iterator[T]:

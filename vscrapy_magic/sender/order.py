@@ -20,7 +20,7 @@ from vscrapy_magic.sender.project import data_files, shared_state_of, source_fil
 from vscrapy_magic.store.crawls import new_crawl_id
 from vscrapy_magic.store.inspection import FeedOrder, Inspection, Source
 from vscrapy_magic.store.keys import SessionId
-from vscrapy_magic.store.messages import Bundle, CloseLimits, CrawlSpec, encode
+from vscrapy_magic.store.messages import Bundle, CloseLimits, CrawlSpec, SessionRecord, encode
 from vscrapy_magic.store.placement import Placement
 from vscrapy_magic.store.values import CannotCrossError, Codec
 from vscrapy_magic.store.views import CrawlView
@@ -155,6 +155,7 @@ def place(
     session: SessionId | None,
     *,
     env: str = "",
+    collector: SessionRecord | None = None,
     before: Callable[[CrawlSpec], object] = lambda _: None,
 ) -> CrawlView:
     """Ship the source and create the crawl; workers begin at once.
@@ -162,6 +163,7 @@ def place(
     Args:
         before: called before the crawl is there, for what must be kept if we end right after.
         session: the owner; None for a detached crawl.
+        collector: the session that collects what the crawl brings; None: who comes.
         env: environment that its workers must have; empty for any.
 
     Raises:
@@ -187,7 +189,7 @@ def place(
         out_bytes_max=ground.defaults.out_bytes_max,
     )
     before(spec)
-    return placement.create(spec, ground, shipped.bundle)
+    return placement.create(spec, ground, shipped.bundle, collector=collector)
 
 
 def _encoded(settings: Mapping[str, Any]) -> dict[str, msgspec.Raw]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from vscrapy_magic.errors import ConfigError, StoreError
+from vscrapy_magic.sender.collecting import kept_hint
 from vscrapy_magic.sender.crawl import Crawl, describe
 from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.options import CrawlOptions
@@ -130,7 +131,7 @@ def attend(
     if missing > 0:
         terminal.say(
             f"{missing} of its items are with the sender that collected them, on another machine "
-            "or of another user"
+            f"or of another user{kept_hint(crawl.elsewhere)}"
         )
     is_well = crawl.state is CrawlState.FINISHED and are_written
     return EXIT_FINISHED if is_well else EXIT_FAILED

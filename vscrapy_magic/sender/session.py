@@ -17,13 +17,15 @@ from typing import Any, Final, Self
 import msgspec
 
 from vscrapy_magic import config
-from vscrapy_magic.errors import ConfigError, StateError
+from vscrapy_magic.errors import ConfigError, StateError, StoreUnreachableError
 from vscrapy_magic.sender.beacon import Beacon
 from vscrapy_magic.sender.classes import class_order, class_source
 from vscrapy_magic.sender.cluster import LocalCluster
+from vscrapy_magic.sender.collecting import Collecting
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.feeds import Feeds
 from vscrapy_magic.sender.follow import Listener
+from vscrapy_magic.sender.forgone import Forgone
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order, place
 from vscrapy_magic.sender.spool import Spool, prune, spool_root
@@ -34,12 +36,13 @@ from vscrapy_magic.store.keys import CrawlId, SessionId
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlSpec, SessionRecord
 from vscrapy_magic.store.placement import Placement
-from vscrapy_magic.store.presence import Liveness, Presence
+from vscrapy_magic.store.presence import Presence
 from vscrapy_magic.store.shared import Shared
 from vscrapy_magic.store.views import CrawlView
 
 logger = logging.getLogger(__name__)
 
+TERMINAL: Final = "terminal"  # a kind of sender: it shows what it is told by itself
 _SESSION_BYTES: Final = 8
 _LOOK_S: Final = 1.0  # between two looks at the heartbeat's process
 
@@ -70,6 +73,7 @@ class Session:
         self._presence = Presence(store)
         self._crawls = Crawls(store)
         self._placement = Placement(store)
+        self._forgone = Forgone(store)
         self._followed: dict[CrawlId, Crawl] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -157,7 +161,7 @@ class Session:
         if order.shipped.pinned and workers is None:
             logger.warning("%s: on one worker; workers=N overrides", order.shipped.pinned)
         crawl = self.place(order, detach=detach)
-        crawl.listen(_FeedWarner(crawl))
+        crawl.listen(_Warner(crawl))
         return crawl
 
     def place(
@@ -182,6 +186,7 @@ class Session:
         """
         self.check()
         kept: list[tuple[Spool, Feeds | None]] = []
+        owner = None if detach else self.record.session
 
         def keep(spec: CrawlSpec) -> None:
             spool = Spool(self._root, spec.crawl_id, spec)
@@ -190,49 +195,68 @@ class Session:
             feeds = Feeds.keep(order.feeds, bundle, spool.folder) if order.feeds else None
             kept.append((spool, feeds))
 
-        view = place(
-            order,
-            self._placement,
-            None if detach else self.record.session,
-            env=environment_id() if self.is_local else "",
-            before=keep,
-        )
+        try:
+            view = place(
+                order,
+                self._placement,
+                owner,
+                env=environment_id() if self.is_local else "",
+                collector=self.record if collect else None,
+                before=keep,
+            )
+        except BaseException as exc:  # an interrupt, too: nobody would follow the crawl
+            for spool, _ in kept:
+                spool.close()
+                if isinstance(exc, StoreUnreachableError) or not isinstance(exc, Exception):
+                    self._forgone.add(spool.crawl_id, is_bound=not detach)
+            raise
         spool, feeds = kept[0]
+        collecting = Collecting(self.store, spool, self.record, wanted=collect)
+        collecting.own()
         return self._adopt(
-            view, spool, feeds if collect else None, collect=collect, listener=listener
+            view, spool, feeds if collect else None, collecting=collecting, listener=listener
         )
 
-    def attach(self, crawl_id: str) -> Crawl:
+    def attach(self, crawl_id: str, *, take: bool = False) -> Crawl:
         """Find a crawl again: one of this session, of an ended one, or a detached one.
 
-        The spool is read first, so that this works when the server is long gone. Outputs of a crawl
-        whose own sender is alive elsewhere stay with that sender. Feeds that were ordered with the
-        crawl, by this user on this machine, are written on: complete when `wait` returns; of a
-        crawl that is over and collected, when this returns. `Crawl.feeds` says what was done.
+        The spool is read first, so that this works when the server is long gone. One session
+        collects a crawl at a time: while another does, this one watches, and takes its place when
+        it is gone; `Crawl.notes` says so. What others have collected before stays with them.
+
+        Feeds that were ordered with the crawl, by this user on this machine, are written on:
+        complete when `wait` returns; of a crawl that is over and collected, when this returns.
+        `Crawl.feeds` says what was done.
+
+        Args:
+            take: collect what is still to come here, whoever does so now.
 
         Raises:
             CrawlNotFoundError: neither the spool nor the server knows it.
         """
         known = CrawlId(crawl_id)
         with self._lock:
-            if known in self._followed:
-                return self._followed[known]
+            followed = self._followed.get(known)
+        if followed is not None:
+            if take:
+                followed.take()
+            return followed
         kept = open_complete(crawl_id)
         if kept is not None:
             return kept
         view = self._crawls.view(known)
-        collect = view.spec.session is None or not self._is_alive(view.spec.session)
         spool = Spool(self._root, known, view.spec)
-        collect = collect and spool.collects
-        return self._adopt(
-            view, spool, Feeds.find(spool.folder) if collect else None, collect=collect
-        )
-
-    def _is_alive(self, session: SessionId) -> bool:
-        return any(
-            view.record.session == session and view.liveness is not Liveness.GONE
-            for view in self._presence.sessions()
-        )
+        collecting = Collecting(self.store, spool, self.record)
+        try:
+            collecting.begin(take=take)
+        except BaseException:
+            spool.close()
+            raise
+        feeds = Feeds.find(spool.folder) if collecting.claim is not None else None
+        crawl = self._adopt(view, spool, feeds, collecting=collecting)
+        if self.record.kind != TERMINAL:
+            crawl.listen(_Warner(crawl))
+        return crawl
 
     def _adopt(
         self,
@@ -240,14 +264,14 @@ class Session:
         spool: Spool,
         feeds: Feeds | None,
         *,
-        collect: bool = True,
+        collecting: Collecting,
         listener: Listener | None = None,
     ) -> Crawl:
         crawl = Crawl(
             self.store,
             spool,
             view,
-            collect=collect,
+            collecting=collecting,
             feeds=feeds,
             pulse=self._pulse,
         )
@@ -316,6 +340,7 @@ class Session:
         self._beacon.close()
         for crawl in followed:
             crawl.close()
+        self._forgone.close()
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -328,14 +353,18 @@ class Session:
         return f"<Session {self.store.address}{' closed' if self._closed else ''}>"
 
 
-class _FeedWarner:
-    """Warns of feeds that are not as they should be, where nobody else shows it."""
+class _Warner:
+    """Warns of feeds that are not right, and of other collectors, where nobody else shows it."""
 
     def __init__(self, crawl: Crawl) -> None:
         self._crawl = crawl
 
     def lines(self, lines: Sequence[LogLine]) -> None:
-        """Not of interest; a listener must have it."""
+        """Lines of workers are where they are asked for."""
+        told = {text for level, text in self._crawl.notes if level >= logging.WARNING}
+        for line in lines:
+            if line.text in told:
+                logger.warning("%s", line.text)
 
     def view(self, view: CrawlView) -> None:
         """Not of interest; a listener must have it."""
@@ -346,15 +375,18 @@ class _FeedWarner:
                 logger.warning("Crawl %s: %s", self._crawl.id, note.text)
 
 
-def attach(crawl_id: str) -> Crawl:
+def attach(crawl_id: str, *, take: bool = False) -> Crawl:
     """Find a crawl again; connects only when it is not kept here.
 
     The session that this takes lives as long as the process.
 
+    Args:
+        take: collect what is still to come here, whoever does so now.
+
     Raises:
         CrawlNotFoundError: neither the spool nor the server knows it.
     """
-    return open_complete(crawl_id) or Session.connect(kind="python").attach(crawl_id)
+    return open_complete(crawl_id) or Session.connect(kind="python").attach(crawl_id, take=take)
 
 
 def open_complete(crawl_id: str) -> Crawl | None:

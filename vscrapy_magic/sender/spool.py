@@ -5,15 +5,18 @@ process collects a crawl (a lock on its folder); others of the same user may rea
 is on disk before it is acknowledged, so that the server may forget it; entries carry their commit
 numbers, so that a sender that comes back goes on where it, or the one before it, was.
 
-A folder holds `outputs` and `logs` (frames of msgpack), `crawl` (the crawl's spec), `code-1` (the
-source that was shipped; a patch adds another) and, when the crawl is over, `files` (what its spider
-wrote) and `end`. Only source that is kept here was shipped by this user.
+A folder holds `outputs` and `logs` (frames of msgpack), `crawl` (the crawl's spec), `place` (the
+name of the folder among all that ever collected the crawl), `code-1` (the source that was shipped;
+a patch adds another) and, when the crawl is over, `files` (what its spider wrote) and `end`. Only
+source that is kept here was shipped by this user.
 """
 
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
+import threading
 import time
 from array import array
 from bisect import bisect_right
@@ -40,6 +43,7 @@ SPOOL_VARIABLE: Final = "VSCRAPY_SPOOL"  # another folder than the user's cache
 KEEP_S: Final = 3 * 24 * 3600.0  # spools of crawls that are over; Redis keeps outputs for a day
 ROOT_BYTES_MAX: Final = 4 * 1024**3  # of all spools together; the oldest that are over go first
 FREE_BYTES_MIN: Final = 500 * 1024**2  # on the disk; with less, nothing more is collected
+_PLACE_BYTES: Final = 8  # random: unlike those of all other machines and users
 GROUPS_MAX: Final = 1000  # kinds of failures told apart; more are one kind
 
 
@@ -105,6 +109,8 @@ class Spool:
 
     Attributes:
         collects: whether this process may append; otherwise another one of this user does.
+        place: name of the folder, which no other has.
+        cuts: how often entries were let go of.
         last: the newest entry.
         files: what the spider wrote on its workers.
     """
@@ -118,6 +124,7 @@ class Spool:
         Raises:
             FileNotFoundError: there is none, and no spec to make it with.
         """
+        self.crawl_id: Final = crawl_id
         self.folder: Final = root / crawl_id
         if spec is not None:
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -125,21 +132,45 @@ class Spool:
         elif not (self.folder / "crawl").exists():
             raise FileNotFoundError(self.folder)
         self._lock = (self.folder / "lock").open("ab")
-        self.collects = True
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.collects = False
+        self.collects = self._try_lock()
+        self.place: Final = _place_of(self.folder)
         self.files: Final = CrawlFiles(self.folder)
         self._frames = Frames(self.folder / "outputs", writable=self.collects)
         self._lines = LineFiles(self.folder)
+        self.last: Witness | None = None
+        self.cuts = 0
+        self._change = threading.RLock()  # who reads along refreshes, until it appends itself
+        self._forget()
+        self.refresh()
+
+    def _forget(self) -> None:
         # Items, and failures, before each entry; the last number is that of all.
         self._items = array("Q", [0])
         self._failures = array("Q", [0])
         self._groups: dict[str, _Group] = {}
         self._noted = 0
-        self.last: Witness | None = None
-        self.refresh()
+        self.last = None
+
+    def _try_lock(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def acquire(self) -> bool:
+        """Append from now on, if no other process does; whether that is so."""
+        if self.collects:
+            return True
+        if self._lock.closed:
+            self._lock = (self.folder / "lock").open("ab")
+        if not self._try_lock():
+            return False
+        with self._change:
+            self._frames.take_over()
+            self.refresh()
+            self.collects = True
+        return True
 
     @property
     def spec(self) -> CrawlSpec:
@@ -162,9 +193,13 @@ class Spool:
 
     def refresh(self) -> None:
         """Take note of what the collecting process has appended meanwhile."""
-        self._frames.scan()
-        for number in range(self._noted, len(self._frames)):
-            self._note(self.output(number))
+        with self._change:
+            self._frames.scan()
+            if len(self._frames) < self._noted:
+                self._forget()
+                self.cuts += 1
+            for number in range(self._noted, len(self._frames)):
+                self._note(self.output(number))
 
     def output(self, number: int) -> Output:
         """One entry, from 0."""
@@ -184,18 +219,34 @@ class Spool:
                 f"less than {FREE_BYTES_MIN >> 20} MB are free in {self.folder}: items wait on the "
                 f"server until there is room (or choose another folder with {SPOOL_VARIABLE})"
             )
-        last = self.last.commit_no if self.last else -1
-        new = [output for output in outputs if output.commit_no > last]
-        try:
-            self._frames.append(map(msgspec.msgpack.encode, new))
-        except OSError as exc:  # a quota, or a disk that fails; what was written is not counted
-            raise SpoolFullError(
-                f"{self.folder} cannot be written ({exc.strerror}): items wait on the server until "
-                f"it can (or choose another folder with {SPOOL_VARIABLE})"
-            ) from exc
-        for output in new:
-            self._note(output)
+        with self._change:
+            last = self.last.commit_no if self.last else -1
+            new = [output for output in outputs if output.commit_no > last]
+            try:
+                self._frames.append(map(msgspec.msgpack.encode, new))
+            except OSError as exc:  # a quota, or a disk that fails; what was written is not counted
+                raise SpoolFullError(
+                    f"{self.folder} cannot be written ({exc.strerror}): items wait on the server "
+                    f"until it can (or choose another folder with {SPOOL_VARIABLE})"
+                ) from exc
+            for output in new:
+                self._note(output)
         return new
+
+    def cut(self, commit_no: int) -> bool:
+        """Let go of entries after that commit: another machine collects them. Whether it had any.
+
+        Only for the process that appends.
+        """
+        if self.last is None or self.last.commit_no <= commit_no:
+            return False
+        with self._change:
+            keep = self._noted
+            while keep and self.output(keep - 1).commit_no > commit_no:
+                keep -= 1
+            self._frames.cut(keep)
+            self.refresh()
+        return True
 
     def _note(self, output: Output) -> None:
         failures = failures_in(output)
@@ -271,6 +322,18 @@ class Spool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _place_of(folder: Path) -> str:
+    """The name of a spool's folder; given once, by whichever process comes first."""
+    path = folder / "place"
+    if not path.exists():
+        new = folder / f"place.{secrets.token_hex(_PLACE_BYTES)}"
+        new.write_text(secrets.token_hex(_PLACE_BYTES), encoding="ascii")
+        with contextlib.suppress(FileExistsError):
+            os.link(new, path)
+        new.unlink()
+    return path.read_text(encoding="ascii")
 
 
 def failures_in(output: Output) -> list[FailureRecord]:

@@ -12,10 +12,11 @@ import msgspec
 from redis.exceptions import NoScriptError
 
 from vscrapy_magic.errors import StoreError
+from vscrapy_magic.store.collectors import ask_collector, check_collector
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine, Logs
-from vscrapy_magic.store.outputs import Output, Outputs, Witness
+from vscrapy_magic.store.outputs import NOBODY, Claim, Output, Outputs, Witness
 from vscrapy_magic.store.views import CrawlView, Views
 
 
@@ -52,27 +53,32 @@ class Arrivals:
         after: Witness | None,
         log_after: str,
         *,
+        claim: Claim | None = NOBODY,
         ack: Output | None = None,
-        with_outputs: bool = True,
+        items: int = 0,
         with_view: bool = True,
         with_refusal: bool = False,
     ) -> Arrived:
         """What came after those; blocks for one round trip (two when a child has joined).
 
         Args:
+            claim: by what the caller collects; None for those who follow a crawl that somebody
+                else collects: they get no outputs.
             ack: everything up to this output is kept by the caller. Idempotent.
-            with_outputs: False for those who follow a crawl that somebody else collects.
+            items: that the caller keeps so far.
             with_refusal: also see whether the server takes writes, by one that changes nothing.
 
         Raises:
+            NotCollectorError: the claim does not count any more.
             StoreRolledBackError: the server lost what it had given out.
             CrawlNotFoundError: the crawl is past its retention.
         """
         with self._store.errors_wrapped():
             pipe = self._store.client.pipeline(transaction=False)
-            if ack is not None:
-                self._outputs.ask_ack(pipe, ack)
-            if with_outputs:
+            if claim is not None:
+                if ack is not None:
+                    self._outputs.ask_ack(pipe, ack, claim, items)
+                ask_collector(pipe, self._crawl_id)
                 self._outputs.ask(pipe, after)
             self._logs.ask(pipe, self._crawl_id, log_after)
             if with_view:
@@ -80,10 +86,12 @@ class Arrivals:
             if with_refusal:
                 self._store.ask_writes(pipe)
             replies: Iterator[Any] = iter(pipe.execute(raise_on_error=False))
-        if ack is not None:
-            self._outputs.acked(self._sound(next(replies)), ack)
         outputs: list[Output] = []
-        if with_outputs:
+        if claim is not None:
+            if ack is not None:
+                self._outputs.acked(self._sound(next(replies)), ack, claim, items)
+            # Before the outputs: another collector may have had what is no longer there.
+            check_collector(self._sound(next(replies)), self._crawl_id, claim)
             outputs = self._outputs.found(self._sound(next(replies)), after)
         lines, log_after = self._logs.found(self._sound(next(replies)), log_after)
         view = None
@@ -92,6 +100,10 @@ class Arrivals:
             view = self._views.found(self._crawl_id, row, members)
         refusal = self._refusal(next(replies)) if with_refusal else None
         return Arrived(outputs, lines, log_after, view, refusal)
+
+    def ack(self, output: Output, claim: Claim, items: int) -> None:
+        """Everything up to this output is kept by the caller; raises as `Outputs.ack`."""
+        self._outputs.ack(output, claim, items)
 
     def _refusal(self, reply: Any) -> StoreError | None:
         try:

@@ -23,6 +23,7 @@ from vscrapy_magic.store.views import FINAL_STATES, CrawlView, Views
 STOPPED_BY_USER: Final = "shutdown"  # close reason, as Scrapy says after an interrupt
 _ID_BYTES: Final = 4  # short enough to type, and unique among kept crawls
 ID_CHARS: Final = 2 * _ID_BYTES  # hexadecimal digits
+_FORGO_MS: Final = 3600_000  # for so long an order that was given up cannot come any more
 
 S = CrawlState
 ACTIVE_STATES: Final = frozenset({S.QUEUED, S.STARTING, S.RUNNING, S.WAITING})
@@ -111,6 +112,16 @@ class Crawls:
     def cancel(self, crawl_id: CrawlId, mover: Mover, *, why: str) -> CrawlState:
         """End as `cancelled` at once: the sender is gone."""
         return self.move(crawl_id, S.CANCELLED, mover, reason="cancelled", why=why)
+
+    def forgo(self, crawl_id: CrawlId, *, why: str) -> None:
+        """See that a crawl does not run of which it is not known whether it has been created.
+
+        One that is there is cancelled, and one that is still on its way cannot come any more.
+        Idempotent.
+        """
+        keys = (crawl_prefix(crawl_id),)
+        if self._store.call(load_script("forgo"), keys, [_FORGO_MS]):
+            self.cancel(crawl_id, Mover.SENDER, why=why)
 
     def finish_failed(self, crawl_id: CrawlId, reason: str) -> CrawlState:
         """End as `failed`: the spider cannot run anywhere."""

@@ -1,6 +1,7 @@
 """Owns a log on disk: frames with a check sum, appended to, never rewritten.
 
 A sender's spool is one; the sender appends to it, and the process that writes its feeds reads it.
+Only its end may be cut off, when it turns out to be another sender's.
 A process that was killed leaves at most one frame unfinished, which the next one to write cuts off.
 """
 
@@ -29,11 +30,18 @@ class Frames:
         self._lock = threading.Lock()
         self.scan()
         if writable:
-            os.truncate(self._fd, self._end)  # a frame that a killed process left unfinished
+            self.take_over()
+
+    def take_over(self) -> None:
+        """Append from now on: cut off what a killed process left unfinished."""
+        self.scan()
+        os.truncate(self._fd, self._end)
 
     def scan(self) -> None:
         """Find the frames that were added since; one that is not whole yet is left for later."""
         with self._lock:
+            if os.fstat(self._fd).st_size < self._end:  # cut by the process that appends
+                self._starts, self._end = array("Q"), 0
             while (body := self._read(self._end)) is not None:
                 self._starts.append(self._end)
                 self._end += HEAD.size + len(body)
@@ -65,6 +73,14 @@ class Frames:
         with self._lock:
             self._end += len(data)
             self._starts.extend(starts)
+
+    def cut(self, count: int) -> None:
+        """Keep so many frames, and no more: what came after them was never part of this log."""
+        with self._lock:
+            self._end = self._starts[count] if count < len(self._starts) else self._end
+            del self._starts[count:]
+            os.truncate(self._fd, self._end)
+            os.fsync(self._fd)
 
     def _write(self, data: bytearray, at: int) -> None:
         view = memoryview(data)

@@ -29,7 +29,9 @@ class KeyRow(msgspec.Struct, frozen=True):
 
 
 CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
-    KeyRow("meta", "hash", "all scripts", "all", "retention", "fixed fields"),
+    KeyRow(
+        "meta", "hash", "all scripts", "all", "retention", "fixed fields; one per collecting folder"
+    ),
     KeyRow(
         "members", "zset", "join, renew, leave", "judge", "end of crawl", "children of the crawl"
     ),

@@ -12,7 +12,7 @@ import msgspec
 import redis
 from redis.exceptions import NoScriptError
 
-from vscrapy_magic.errors import CrawlNotFoundError, StoreRolledBackError
+from vscrapy_magic.errors import CrawlNotFoundError, NotCollectorError, StoreRolledBackError
 from vscrapy_magic.store.blobs import unpack_blob
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.keys import CrawlId, crawl_key, crawl_prefix
@@ -28,6 +28,24 @@ class Witness(msgspec.Struct, frozen=True):
 
     commit_no: int
     nonce: str
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """By what a session collects a crawl; the default is of a crawl that nobody collects.
+
+    Attributes:
+        no: rises with each collector of the crawl.
+        place: name of the folder where outputs are kept.
+        host: where that is.
+    """
+
+    no: int = 0
+    session: str = ""
+    place: str = ""
+    host: str = ""
+
+
+NOBODY: Final = Claim()
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -101,32 +119,51 @@ class Outputs:
             "already; run the crawl again, on a server with appendfsync always"
         )
 
-    def ack(self, output: Output) -> None:
+    def ack(self, output: Output, claim: Claim = NOBODY, items: int = 0) -> None:
         """Everything up to this entry is kept by the sender. Idempotent.
 
+        Args:
+            claim: by what it collects.
+            items: that it keeps in that place so far.
+
         Raises:
+            NotCollectorError: it does not collect the crawl (any more); nothing was changed.
             StoreRolledBackError: the server does not hold this entry: it lost acknowledged commits.
             CrawlNotFoundError: the crawl is past its retention.
         """
-        self._check_ack(self._store.call(*self._ack_call(output)), output)
+        self._check_ack(self._store.call(*self._ack_call(output, claim, items)), output)
 
-    def ask_ack(self, pipe: Any, output: Output) -> None:
+    def ask_ack(self, pipe: Any, output: Output, claim: Claim, items: int) -> None:
         """Add the acknowledgement to a pipeline; `acked` takes the reply."""
-        script, keys, args = self._ack_call(output)
+        script, keys, args = self._ack_call(output, claim, items)
         pipe.evalsha(script.sha1, len(keys), *keys, *args)
 
-    def acked(self, reply: Any, output: Output) -> None:
+    def acked(self, reply: Any, output: Output, claim: Claim, items: int) -> None:
         """Understand the reply; raises as `ack`."""
         if isinstance(reply, NoScriptError):
-            self.ack(output)  # a server that was restarted gets the script with it
+            self.ack(output, claim, items)  # a server that was restarted gets the script with it
         else:
             self._check_ack(reply, output)
 
-    def _ack_call(self, output: Output) -> tuple[Script, tuple[str], list[str | int]]:
+    def _ack_call(
+        self, output: Output, claim: Claim, items: int
+    ) -> tuple[Script, tuple[str], list[str | int]]:
         keys = (crawl_prefix(self._crawl_id),)
-        return load_script("ack"), keys, [output.commit_no, output.nonce, output.total_bytes]
+        return (
+            load_script("ack"),
+            keys,
+            [
+                *(output.commit_no, output.nonce, output.total_bytes),
+                *(claim.no, claim.session, claim.place, items, claim.host),
+            ],
+        )
 
     def _check_ack(self, reply: Any, output: Output) -> None:
+        if reply[0] == b"lost":
+            raise NotCollectorError(
+                f"crawl {self._crawl_id}: another session collects it; commit {output.commit_no} "
+                "was not acknowledged"
+            )
         if reply[0] == b"rolled_back":
             raise self._rolled_back(output.commit_no)
         if reply[0] == b"unknown":
@@ -141,13 +178,25 @@ class Doorbell:
         self._client = client
         self._keys = (crawl_key(crawl_id, "out"), crawl_key(crawl_id, "log"))
 
-    def wait(self, after: Witness | None, log_after: str, timeout_s: float) -> bool:
+    def wait(
+        self,
+        after: Witness | None,
+        log_after: str,
+        timeout_s: float,
+        *,
+        with_outputs: bool = True,
+    ) -> bool:
         """Whether there came outputs or log lines beyond those; False when `timeout_s` passed.
 
         Errors are the driver's: call it inside `Store.errors_wrapped`.
+
+        Args:
+            with_outputs: False for those who do not collect: what is there would always ring.
         """
-        out_after = f"{after.commit_no}-0" if after else "0-0"
-        streams: dict[Any, Any] = dict(zip(self._keys, (out_after, log_after), strict=True))
+        out, log = self._keys
+        streams: dict[Any, Any] = {log: log_after}
+        if with_outputs:
+            streams[out] = f"{after.commit_no}-0" if after else "0-0"
         return bool(self._client.xread(streams, count=1, block=max(1, int(1000 * timeout_s))))
 
 

@@ -5,21 +5,24 @@ for source that is new: one asks for all that must be known before; the last cre
 wakes the workers and brings the first view.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 from redis.exceptions import NoScriptError, RedisError
 
-from vscrapy_magic.errors import StateError
+from vscrapy_magic.errors import StateError, StoreUnreachableError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.keys import WorkerName, crawl_prefix, global_key
-from vscrapy_magic.store.messages import Bundle, CrawlSpec, encode
+from vscrapy_magic.store.messages import Bundle, CrawlSpec, SessionRecord, encode
 from vscrapy_magic.store.scripts import load_script
 from vscrapy_magic.store.shared import Defaults, Shared
 from vscrapy_magic.store.views import CrawlView, Views
 
 BUNDLE_TTL_MS: Final = 2 * 24 * 3600 * 1000  # of source after its last use; twice the retention
+CREATE_WITHIN_S: Final = 15.0  # tries of an order whose answer did not come
+_RETRY_S: Final = 0.5  # between two of them
 _WAKE_TTL_MS: Final = 60_000  # a worker that was not there has nothing to wake up for
 
 
@@ -54,33 +57,74 @@ class Placement:
             has_bundle, values, names = pipe.execute()
         return Ground(self._shared.found(values), found_workers(names), bool(has_bundle))
 
-    def create(self, spec: CrawlSpec, ground: Ground, bundle: Bundle) -> CrawlView:
+    def create(
+        self,
+        spec: CrawlSpec,
+        ground: Ground,
+        bundle: Bundle,
+        *,
+        collector: SessionRecord | None = None,
+    ) -> CrawlView:
         """Order a crawl; workers begin at once. Blocks for a round trip, or two for new source.
+
+        An order whose answer does not come is sent again for `CREATE_WITHIN_S`: the crawl's id
+        makes it one crawl, whichever of them arrived.
+
+        Args:
+            collector: the session that collects its outputs from the beginning; None: who comes.
 
         Returns:
             The crawl as it is then.
 
         Raises:
             StateError: there is a crawl of this id already.
+            StoreUnreachableError: no answer came; whether the crawl begins is not known, and
+                `Crawls.forgo` sees that it does not.
         """
         if not ground.has_bundle:  # before the crawl is there: a child may want it at once
             with self._store.errors_wrapped():
                 key = bundle_key(spec.bundle)
                 self._store.client.set(key, encode(bundle), px=BUNDLE_TTL_MS)
-        replies = self._send(spec, ground, is_known=True)
+        until, is_repeated = time.monotonic() + CREATE_WITHIN_S, False
+        while True:
+            try:
+                return self._create(spec, ground, collector, is_repeated=is_repeated)
+            except StoreUnreachableError:
+                if time.monotonic() > until:
+                    raise
+                is_repeated = True
+                time.sleep(_RETRY_S)
+
+    def _create(
+        self,
+        spec: CrawlSpec,
+        ground: Ground,
+        collector: SessionRecord | None,
+        *,
+        is_repeated: bool,
+    ) -> CrawlView:
+        args = _create_args(spec, collector)
+        replies = self._send(spec, ground, args, is_known=True)
         if isinstance(replies[0], NoScriptError):  # a server that is new, or was restarted
-            replies = self._send(spec, ground, is_known=False)
+            replies = self._send(spec, ground, args, is_known=False)
         with self._store.errors_wrapped():
             for error in (reply for reply in replies if isinstance(reply, RedisError)):
                 raise error
         created, *_, row, members = replies
-        if created[0] != b"ok":
-            raise StateError(f"crawl {spec.crawl_id} exists already; take another id")
-        return self._views.found(spec.crawl_id, row, members)
+        if created[0] == b"ok" or (is_repeated and row[0] == encode(spec)):
+            return self._views.found(spec.crawl_id, row, members)
+        raise StateError(f"crawl {spec.crawl_id} exists already; take another id")
 
-    def _send(self, spec: CrawlSpec, ground: Ground, *, is_known: bool) -> Sequence[Any]:
+    def _send(
+        self,
+        spec: CrawlSpec,
+        ground: Ground,
+        args: Sequence[bytes | str | int],
+        *,
+        is_known: bool,
+    ) -> Sequence[Any]:
         """Replies: of the script, of each wake-up, and the two of the view."""
-        script, keys, args = load_script("create"), _create_keys(spec), _create_args(spec)
+        script, keys = load_script("create"), _create_keys(spec)
         with self._store.errors_wrapped():
             pipe = self._store.client.pipeline(transaction=False)
             if is_known:
@@ -122,11 +166,12 @@ def _create_keys(spec: CrawlSpec) -> tuple[str, str, str]:
     return crawl_prefix(spec.crawl_id), global_key("crawls"), global_key("crawls:live")
 
 
-def _create_args(spec: CrawlSpec) -> list[bytes | str | int]:
+def _create_args(spec: CrawlSpec, collector: SessionRecord | None) -> list[bytes | str | int]:
     """ARGV of `lua/create.lua`."""
     limits = spec.limits
     return [
         spec.crawl_id,
+        *((collector.session, encode(collector)) if collector is not None else ("", "")),
         *("spec", encode(spec), "session", spec.session or "", "workers", spec.workers),
         *("lifo", int(spec.lifo), "keep_open", int(spec.keep_open)),
         *("limit_items", limits.items, "limit_pages", limits.pages),
