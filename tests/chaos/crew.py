@@ -12,6 +12,7 @@ from tests.waiting import wait_until
 from tests.worker.crew import Workers, workers
 from vscrapy_magic.store.connection import Store
 
+NAME = "VSCRAPY_TEST_WORKER"  # environment variable: whose process it is
 UP_WITHIN_S = 60.0
 ENDED_WITHIN_S = 10.0
 
@@ -33,11 +34,14 @@ class Crew:
     def start(self, name: str, **environment: str) -> None:
         """Begin to start a worker, with variables of its own."""
         self._own[name] = environment
-        variables = {**self._environment, **environment}
+        variables = {**self._environment, NAME: name, **environment}
         self._members[name] = Workers(self._url, "--name", name, **variables)
 
     def __getitem__(self, name: str) -> Workers:
         return self._members[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
 
     def name_of(self, pid: int) -> str:
         """The worker whose supervisor it is; empty for another process."""
@@ -82,6 +86,14 @@ class Crew:
 
     def processes(self) -> list[psutil.Process]:
         return marked(self._mark)
+
+    def names_of_processes(self) -> set[str]:
+        """To which workers all processes that run belong."""
+        names = set()
+        for process in self.processes():
+            with suppress(psutil.Error):
+                names.add(process.environ()[NAME])
+        return names
 
     def text(self) -> str:
         """What the supervisors said."""

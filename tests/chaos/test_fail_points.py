@@ -1,7 +1,8 @@
-"""One process of a worker, or several, are killed at each named place: the crawl gives what it must.
+"""Processes of a worker are killed at named places, one or several of a crawl: it stays exact.
 
-Two workers share each crawl; those that are to die belong to one of them, and whoever is started in
-their stead goes on. The sender's places and those of the local cluster have files of their own.
+Those that are to die belong to one worker, and whoever is started in their stead goes on. In the
+normal run each place has its death, most together with others; each alone is `-m soak`. Places of
+senders and of the local cluster have files of their own.
 """
 
 import shutil
@@ -13,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.crew import Crew
-from tests.chaos.deaths import Deaths
+from tests.chaos.deaths import Deaths, name_of
 from tests.chaos.scene import Expected, order, wait_until_swept
 from tests.chaos.takeover import Takeovers
 from tests.waiting import wait_until
 from tests.worker.crew import workers
 from vscrapy_magic.demo.site import DemoSite
+from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.session import Session
 from vscrapy_magic.sender.spool import SPOOL_VARIABLE
 from vscrapy_magic.store.connection import Store
@@ -33,32 +35,48 @@ SUPERVISOR = (
     *("supervisor_before_lines:2", "supervisor_before_bury"),
 )
 ZYGOTE = ("zygote_before_fork", "zygote_after_fork", "zygote_before_exit_told")
-SEVERAL = (
-    ("after_lease:3", "supervisor_before_bury"),
-    ("zygote_after_fork", "before_commit:3", "child_before_leave"),
-    ("mid_part", "zygote_before_exit_told", "supervisor_before_renew:3"),
-)
 POINTS = (*CHILD, *SUPERVISOR, *ZYGOTE)
+# The worker has nobody beside it: its supervisor comes back under the same name and goes on.
+ALONE = (
+    ("supervisor_before_renew", "zygote_before_exit_told"),
+    ("after_lease:3", "supervisor_before_bury"),
+    ("zygote_before_fork", "child_before_leave"),
+)
+# Another worker takes over what it held.
+BESIDE = (
+    ("supervisor_before_fork", "after_commit_before_ack:3"),
+    ("supervisor_after_fork", "mid_part"),
+    ("supervisor_before_lines:2", "child_before_join"),
+    ("zygote_after_fork", "before_commit:3"),
+    ("child_after_leave",),
+)
 DOOMED, STEADY = "doomed", "steady"
 PER_DOMAIN = 2  # requests at once of both workers: a crawl of two seconds
 ENDS_WITHIN_S = 60.0
 DIES_WITHIN_S = 10.0
+LOOK_S = 0.01
 TAKEN_OVER_WITHIN_S = 3 * 5.0  # 5 s are promised
 SESSION_TTL_MS = 60_000  # the sender is not what is under fire here
 
 
 class Stage:
-    """A server that keeps every write, a session, and a worker that nobody kills."""
+    """A server that keeps every write, and a session."""
 
-    def __init__(self, folder: Path, url: str, store: Store, session: Session, crew: Crew) -> None:
-        self.folder = folder
+    def __init__(self, url: str, store: Store, session: Session, crew: Crew) -> None:
         self.url = url
         self.store = store
         self.session = session
         self.crew = crew
 
-    def takeovers_s(self, deaths: Deaths, site: DemoSite, expected: Expected) -> list[float]:
-        """Run a crawl while they die; how long leases of dead workers waited for others."""
+    def enter(self, deaths: Deaths, tmp: Path, *, alone: bool) -> None:
+        """See that the doomed worker is there, and nobody or one beside it."""
+        self.crew.start(DOOMED, TMPDIR=str(tmp), **deaths.environment)
+        if alone == (STEADY in self.crew):
+            self.crew.dismiss(STEADY) if alone else self.crew.start(STEADY)
+        self.crew.restore(self.store)
+
+    def play(self, site: DemoSite, deaths: Deaths) -> tuple[Crawl, list[float]]:
+        """Run a crawl while they die; also how long leases of a dead supervisor waited."""
         site.reset()
         crawl = order(self.session, site, CONCURRENT_REQUESTS_PER_DOMAIN=PER_DOMAIN)
         with Takeovers(self.url, crawl.id) as takeovers:
@@ -67,16 +85,13 @@ class Stage:
                 if self.crew.has_died(DOOMED):
                     takeovers.expect_of_worker(DOOMED)
                     self.crew.come_back(DOOMED)
-                time.sleep(0.01)
-        expected.is_given_by(crawl, 1.0)
+                time.sleep(LOOK_S)
         wait_until(lambda: not deaths.missing(), DIES_WITHIN_S, f"not killed at {deaths.missing()}")
-        self.crew.restore(self.store)
-        wait_until_swept(self.store, crawl)
-        return takeovers.seconds()
+        return crawl, takeovers.seconds()
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage() -> Iterator[Stage]:
     folder = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -88,30 +103,61 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             Session.connect(server.url, kind="python", ttl_ms=SESSION_TTL_MS) as session,
             Crew(server.url) as crew,
         ):
-            crew.start(STEADY)
-            crew.restore(store)
-            yield Stage(folder, server.url, store, session, crew)
+            yield Stage(server.url, store, session, crew)
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("points", [*((point,) for point in POINTS), *SEVERAL], ids="+".join)
-def test_who_dies_at_a_named_place_loses_and_repeats_nothing_and_leaves_nothing(
+def check(
     stage: Stage,
     site: DemoSite,
     expected: Expected,
-    tmp_path: Path,
+    folder: Path,
     points: tuple[str, ...],
+    *,
+    alone: bool,
 ) -> None:
-    deaths, own_tmp = Deaths(tmp_path / "deaths", *points), tmp_path / "tmp"
-    own_tmp.mkdir()
-    stage.crew.start(DOOMED, TMPDIR=str(own_tmp), **deaths.environment)
+    deaths, tmp = Deaths(folder / "deaths", *points), folder / "tmp"
+    tmp.mkdir()
+    stage.enter(deaths, tmp, alone=alone)
     try:
-        stage.crew.restore(stage.store)
-        takeovers_s = stage.takeovers_s(deaths, site, expected)
-        print(takeovers_s)
+        crawl, takeovers_s = stage.play(site, deaths)
+        expected.is_given_by(crawl, 1.0)
+        assert max(takeovers_s, default=0.0) < TAKEN_OVER_WITHIN_S
+        assert [line for line in crawl.logs(pattern="a child starts") if line.worker == DOOMED]
+        stage.crew.restore(stage.store)  # the dead are there again, and nobody was lost
+        wait_until_swept(stage.store, crawl)
     finally:
         print(stage.crew.text())
         stage.crew.dismiss(DOOMED)
-    assert max(takeovers_s, default=0.0) < TAKEN_OVER_WITHIN_S
-    print(list(own_tmp.iterdir()))
-    assert set(workers(stage.store)) == {STEADY}
+    assert stage.crew.names_of_processes() <= {STEADY}
+    assert set(workers(stage.store)) <= {STEADY}
+    left = list(tmp.iterdir())
+    killed = [pid for name, pid in deaths.pids().items() if name in map(name_of, SUPERVISOR)]
+    assert len(left) <= len(killed), f"{left} of {len(killed)} killed supervisors"
+
+
+@pytest.mark.parametrize("points", ALONE, ids="+".join)
+def test_the_only_worker_goes_on_where_its_dead_were(
+    stage: Stage, site: DemoSite, expected: Expected, tmp_path: Path, points: tuple[str, ...]
+) -> None:
+    check(stage, site, expected, tmp_path, points, alone=True)
+
+
+@pytest.mark.parametrize("points", BESIDE, ids="+".join)
+def test_two_workers_give_what_a_local_run_gives_when_processes_of_one_die(
+    stage: Stage, site: DemoSite, expected: Expected, tmp_path: Path, points: tuple[str, ...]
+) -> None:
+    check(stage, site, expected, tmp_path, points, alone=False)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside"])
+@pytest.mark.parametrize("point", POINTS)
+def test_each_death_by_itself(
+    stage: Stage, site: DemoSite, expected: Expected, tmp_path: Path, point: str, alone: bool
+) -> None:
+    check(stage, site, expected, tmp_path, (point,), alone=alone)
+
+
+def test_every_place_of_a_worker_has_its_death_in_the_normal_run() -> None:
+    assert sorted(point for run in (*ALONE, *BESIDE) for point in run) == sorted(POINTS)
