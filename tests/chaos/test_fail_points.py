@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,19 +37,20 @@ SUPERVISOR = (
 )
 ZYGOTE = ("zygote_before_fork", "zygote_after_fork", "zygote_before_exit_told")
 POINTS = (*CHILD, *SUPERVISOR, *ZYGOTE)
-# The worker has nobody beside it: its supervisor comes back under the same name and goes on.
+# The worker has nobody beside it: who dies second is there because the first came back.
 ALONE = (
-    ("supervisor_before_renew", "zygote_before_exit_told"),
-    ("after_lease:3", "supervisor_before_bury"),
+    ("supervisor_before_renew", "mid_part"),
+    ("supervisor_before_bury", "after_lease:3"),
     ("zygote_before_fork", "child_before_leave"),
+    ("zygote_before_exit_told", "before_commit:3"),
 )
 # Another worker takes over what it held.
 BESIDE = (
-    ("supervisor_before_fork", "after_commit_before_ack:3"),
-    ("supervisor_after_fork", "mid_part"),
-    ("supervisor_before_lines:2", "child_before_join"),
-    ("zygote_after_fork", "before_commit:3"),
-    ("child_after_leave",),
+    ("supervisor_before_fork",),
+    ("supervisor_after_fork",),
+    ("supervisor_before_lines:2",),
+    ("zygote_after_fork", "after_commit_before_ack:3"),
+    ("child_before_join", "child_after_leave"),
 )
 DOOMED, STEADY = "doomed", "steady"
 PER_DOMAIN = 2  # requests at once of both workers: a crawl of two seconds
@@ -68,13 +70,6 @@ class Stage:
         self.session = session
         self.crew = crew
 
-    def enter(self, deaths: Deaths, tmp: Path, *, alone: bool) -> None:
-        """See that the doomed worker is there, and nobody or one beside it."""
-        self.crew.start(DOOMED, TMPDIR=str(tmp), **deaths.environment)
-        if alone == (STEADY in self.crew):
-            self.crew.dismiss(STEADY) if alone else self.crew.start(STEADY)
-        self.crew.restore(self.store)
-
     def play(self, site: DemoSite, deaths: Deaths) -> tuple[Crawl, list[float]]:
         """Run a crawl while they die; also how long leases of a dead supervisor waited."""
         site.reset()
@@ -90,8 +85,8 @@ class Stage:
         return crawl, takeovers.seconds()
 
 
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
+@contextmanager
+def a_stage(*others: str) -> Iterator[Stage]:
     folder = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -103,8 +98,23 @@ def stage() -> Iterator[Stage]:
             Session.connect(server.url, kind="python", ttl_ms=SESSION_TTL_MS) as session,
             Crew(server.url) as crew,
         ):
+            for name in others:
+                crew.start(name)
+            crew.restore(store)
             yield Stage(server.url, store, session, crew)
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Stage]:
+    with a_stage() as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def beside() -> Iterator[Stage]:
+    with a_stage(STEADY) as stage:
+        yield stage
 
 
 def check(
@@ -113,17 +123,15 @@ def check(
     expected: Expected,
     folder: Path,
     points: tuple[str, ...],
-    *,
-    alone: bool,
 ) -> None:
     deaths, tmp = Deaths(folder / "deaths", *points), folder / "tmp"
     tmp.mkdir()
-    stage.enter(deaths, tmp, alone=alone)
+    stage.crew.start(DOOMED, TMPDIR=str(tmp), **deaths.environment)
     try:
+        stage.crew.restore(stage.store)
         crawl, takeovers_s = stage.play(site, deaths)
         expected.is_given_by(crawl, 1.0)
         assert max(takeovers_s, default=0.0) < TAKEN_OVER_WITHIN_S
-        assert [line for line in crawl.logs(pattern="a child starts") if line.worker == DOOMED]
         stage.crew.restore(stage.store)  # the dead are there again, and nobody was lost
         wait_until_swept(stage.store, crawl)
     finally:
@@ -138,25 +146,30 @@ def check(
 
 @pytest.mark.parametrize("points", ALONE, ids="+".join)
 def test_the_only_worker_goes_on_where_its_dead_were(
-    stage: Stage, site: DemoSite, expected: Expected, tmp_path: Path, points: tuple[str, ...]
+    alone: Stage, site: DemoSite, expected: Expected, tmp_path: Path, points: tuple[str, ...]
 ) -> None:
-    check(stage, site, expected, tmp_path, points, alone=True)
+    check(alone, site, expected, tmp_path, points)
 
 
 @pytest.mark.parametrize("points", BESIDE, ids="+".join)
 def test_two_workers_give_what_a_local_run_gives_when_processes_of_one_die(
-    stage: Stage, site: DemoSite, expected: Expected, tmp_path: Path, points: tuple[str, ...]
+    beside: Stage, site: DemoSite, expected: Expected, tmp_path: Path, points: tuple[str, ...]
 ) -> None:
-    check(stage, site, expected, tmp_path, points, alone=False)
+    check(beside, site, expected, tmp_path, points)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside"])
+@pytest.mark.parametrize("kind", ["alone", "beside"])
 @pytest.mark.parametrize("point", POINTS)
 def test_each_death_by_itself(
-    stage: Stage, site: DemoSite, expected: Expected, tmp_path: Path, point: str, alone: bool
+    request: pytest.FixtureRequest,
+    site: DemoSite,
+    expected: Expected,
+    tmp_path: Path,
+    point: str,
+    kind: str,
 ) -> None:
-    check(stage, site, expected, tmp_path, (point,), alone=alone)
+    check(request.getfixturevalue(kind), site, expected, tmp_path, (point,))
 
 
 def test_every_place_of_a_worker_has_its_death_in_the_normal_run() -> None:

@@ -23,6 +23,7 @@ import msgspec
 from vscrapy_magic.errors import StoreError
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.frontier import CLAIM_MAX_MS
 from vscrapy_magic.store.keys import CrawlId, WorkerName
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, WorkerRecord
 from vscrapy_magic.store.pipes import Command, ExitCode, Phase
@@ -237,7 +238,7 @@ class Supervisor:
 
     def _roster(self, now: float) -> Roster:
         tenants = tuple(
-            Tenant(worker, crawl_id, child.token)
+            Tenant(worker, crawl_id, child.token, starts=_starts(child, now))
             for (worker, crawl_id), child in self._children.items()
         )
         self._not_before = {place: at for place, at in self._not_before.items() if at > now}
@@ -388,6 +389,11 @@ class Supervisor:
         os.close(self._poke)
         os.close(self._poked)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _starts(child: Child, now: float) -> bool:
+    """Whether the child is on its way; one that takes too long leaves its place to others."""
+    return child.phase in _EARLY and now - child.started < CLAIM_MAX_MS / 1000
 
 
 def _blame(count: int) -> str:
