@@ -5,27 +5,20 @@ normal run each place has its death, most together with others; each alone is `-
 senders and of the local cluster have files of their own.
 """
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.crew import Crew
 from tests.chaos.deaths import Deaths, name_of
 from tests.chaos.scene import Expected, order, wait_until_swept
+from tests.chaos.stage import Stage, a_stage
 from tests.chaos.takeover import Takeovers
 from tests.waiting import wait_until
 from tests.worker.crew import workers
 from vscrapy_magic.demo.site import DemoSite
 from vscrapy_magic.sender.crawl import Crawl
-from vscrapy_magic.sender.session import Session
-from vscrapy_magic.sender.spool import SPOOL_VARIABLE
-from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.server import EmbeddedServer
 
 CHILD = (
     *("child_before_join", "after_lease:3", "before_commit:3", "after_commit_before_ack:3"),
@@ -58,51 +51,6 @@ ENDS_WITHIN_S = 60.0
 DIES_WITHIN_S = 10.0
 LOOK_S = 0.01
 TAKEN_OVER_WITHIN_S = 3 * 5.0  # 5 s are promised
-SESSION_TTL_MS = 60_000  # the sender is not what is under fire here
-
-
-class Stage:
-    """A server that keeps every write, and a session."""
-
-    def __init__(self, url: str, store: Store, session: Session, crew: Crew) -> None:
-        self.url = url
-        self.store = store
-        self.session = session
-        self.crew = crew
-
-    def play(self, site: DemoSite, deaths: Deaths) -> tuple[Crawl, list[float]]:
-        """Run a crawl while they die; also how long leases of a dead supervisor waited."""
-        site.reset()
-        crawl = order(self.session, site, CONCURRENT_REQUESTS_PER_DOMAIN=PER_DOMAIN)
-        with Takeovers(self.url, crawl.id) as takeovers:
-            deadline = time.monotonic() + ENDS_WITHIN_S
-            while not crawl.is_over and time.monotonic() < deadline:
-                if self.crew.has_died(DOOMED):
-                    takeovers.expect_of_worker(DOOMED)
-                    self.crew.come_back(DOOMED)
-                time.sleep(LOOK_S)
-        wait_until(lambda: not deaths.missing(), DIES_WITHIN_S, f"not killed at {deaths.missing()}")
-        return crawl, takeovers.seconds()
-
-
-@contextmanager
-def a_stage(*others: str) -> Iterator[Stage]:
-    folder = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        EmbeddedServer(folder / "s") as server,
-        Store.connect(server.url) as store,
-    ):
-        patch.setenv(SPOOL_VARIABLE, str(folder / "spool"))
-        with (
-            Session.connect(server.url, kind="python", ttl_ms=SESSION_TTL_MS) as session,
-            Crew(server.url) as crew,
-        ):
-            for name in others:
-                crew.start(name)
-            crew.restore(store)
-            yield Stage(server.url, store, session, crew)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +65,21 @@ def beside() -> Iterator[Stage]:
         yield stage
 
 
+def play(stage: Stage, site: DemoSite, deaths: Deaths) -> tuple[Crawl, list[float]]:
+    """Run a crawl while they die; also how long leases of a dead supervisor waited."""
+    site.reset()
+    crawl = order(stage.session, site, CONCURRENT_REQUESTS_PER_DOMAIN=PER_DOMAIN)
+    with Takeovers(stage.url, crawl.id) as takeovers:
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        while not crawl.is_over and time.monotonic() < deadline:
+            if stage.crew.has_died(DOOMED):
+                takeovers.expect_of_worker(DOOMED)
+                stage.crew.come_back(DOOMED)
+            time.sleep(LOOK_S)
+    wait_until(lambda: not deaths.missing(), DIES_WITHIN_S, f"not killed at {deaths.missing()}")
+    return crawl, takeovers.seconds()
+
+
 def check(
     stage: Stage,
     site: DemoSite,
@@ -129,7 +92,7 @@ def check(
     stage.crew.start(DOOMED, TMPDIR=str(tmp), **deaths.environment)
     try:
         stage.crew.restore(stage.store)
-        crawl, takeovers_s = stage.play(site, deaths)
+        crawl, takeovers_s = play(stage, site, deaths)
         expected.is_given_by(crawl, 1.0)
         assert max(takeovers_s, default=0.0) < TAKEN_OVER_WITHIN_S
         stage.crew.restore(stage.store)  # the dead are there again, and nobody was lost

@@ -94,7 +94,9 @@ class Follower:
         self._pulse = pulse
         self._crawls = Crawls(store)
         self._arrivals = Arrivals(store, view.crawl_id)
-        self._unacked: Output | None = None
+        # One that was killed may have kept this and not said so: where the bound of what is not
+        # acknowledged was reached, nothing more would come.
+        self._unacked = spool.output(len(spool) - 1) if collect and len(spool) else None
         self._log_after = "0-0"
         self._presence = Presence(store)
         self._came = False
