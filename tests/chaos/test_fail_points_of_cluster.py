@@ -18,6 +18,7 @@ from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.views import CrawlView
 
 KEEPER = ("keeper_before_server", "keeper_after_server", "keeper_before_workers")
+BEACON = ("beacon_before_beat:3",)
 IDLE_S = "1.5"  # without a session the cluster ends
 ENDS_WITHIN_S = 60.0
 ITEMS = 20  # have come when something is killed
@@ -133,7 +134,7 @@ def test_a_killed_keeper_is_told_of_in_one_line_and_its_crawl_goes_on_with_the_n
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    deaths = doomed(monkeypatch, tmp_path, "beacon_before_beat:3", "keeper_before_workers")
+    deaths = doomed(monkeypatch, tmp_path, *BEACON, "keeper_before_workers")
     with Session.connect(workers=2) as session:
         crawl = begin(session, site)
         said = Sayings(crawl)

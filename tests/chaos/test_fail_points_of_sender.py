@@ -92,7 +92,9 @@ def test_who_collects_a_crawl_is_killed_at_each_place_and_the_next_one_gets_what
     assert not deaths.missing()
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert Counter(plain(json.loads(line)) for line in lines) == expected.items
-    assert [line for line in crawl.feeds if line.startswith("Stored jsonlines feed (")]
+    restarted, stored = crawl.feeds
+    assert restarted == "feeds: their writer was killed (signal 9) and started again"
+    assert stored.startswith(f"Stored jsonl feed ({len(lines)} items) in: out.jsonl")
     nobody_works(stage, crawl)
     crawl.close()
     only_a_witness = 1

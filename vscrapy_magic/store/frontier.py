@@ -172,8 +172,9 @@ class Frontier:
         Args:
             claims: children that are being started, whose places are kept for them.
         """
-        args = (ttl_ms, beat_ms, len(claims), *claims, *tokens)
-        _, state, reason, control, session, gone = self._call("renew", *args)
+        tail = (*claims, *tokens)
+        reply = self._call("renew", ttl_ms, beat_ms, len(claims), *tail)
+        _, state, reason, control, session, gone = reply
         return Renewal(
             state=CrawlState(state.decode()),
             close_reason=reason.decode(),

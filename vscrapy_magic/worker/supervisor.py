@@ -23,13 +23,12 @@ import msgspec
 from vscrapy_magic.errors import StoreError
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.frontier import CLAIM_MAX_MS
 from vscrapy_magic.store.keys import CrawlId, WorkerName
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, WorkerRecord
 from vscrapy_magic.store.pipes import Command, ExitCode, Phase
 from vscrapy_magic.store.presence import Presence
 from vscrapy_magic.store.values import Codec
-from vscrapy_magic.worker.child import READ_BYTES, Child
+from vscrapy_magic.worker.child import EARLY, READ_BYTES, Child
 from vscrapy_magic.worker.desk import Desk
 from vscrapy_magic.worker.measure import Measure
 from vscrapy_magic.worker.output import Output
@@ -49,7 +48,6 @@ RESTART_MAX_S: Final = 30.0
 EARLY_DEATHS: Final = 3  # of children that end themselves before they work: the crawl has failed
 SETTLED_S: Final = 60.0  # a child that lived for so long starts the doubling anew
 BURY_WITHIN_S: Final = 5.0  # for the last words of children when the workers leave
-_EARLY: Final = frozenset({Phase.STARTING, Phase.LOADING})
 _GO: Final = b"g"
 _WAKE: Final = b"w"
 _DONE: Final = b"d"
@@ -238,7 +236,7 @@ class Supervisor:
 
     def _roster(self, now: float) -> Roster:
         tenants = tuple(
-            Tenant(worker, crawl_id, child.token, starts=_starts(child, now))
+            Tenant(worker, crawl_id, child.token, starts=child.starts(now))
             for (worker, crawl_id), child in self._children.items()
         )
         self._not_before = {place: at for place, at in self._not_before.items() if at > now}
@@ -363,7 +361,7 @@ class Supervisor:
         fatal = ""
         if child.process.code() == ExitCode.FATAL and child.fatal:
             fatal = child.output.hide(child.fatal.strip().splitlines()[-1])
-        elif child.ended_itself and child.phase in _EARLY and self._deaths[place] >= EARLY_DEATHS:
+        elif child.ended_itself and child.phase in EARLY and self._deaths[place] >= EARLY_DEATHS:
             fatal = f"its process {how} while loading, {EARLY_DEATHS} times in a row"
         tenant = Tenant(place[0], child.crawl_id, child.token)
         self._desk.bury(
@@ -389,11 +387,6 @@ class Supervisor:
         os.close(self._poke)
         os.close(self._poked)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _starts(child: Child, now: float) -> bool:
-    """Whether the child is on its way; one that takes too long leaves its place to others."""
-    return child.phase in _EARLY and now - child.started < CLAIM_MAX_MS / 1000
 
 
 def _blame(count: int) -> str:
