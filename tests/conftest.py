@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -40,6 +41,16 @@ def _children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
+def _named(known: set[int]) -> list[str]:
+    """Command lines of our processes that are not known."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        if child.pid not in known:
+            with suppress(psutil.Error):
+                found.append(f"{child.pid} ({child.status()}): {' '.join(child.cmdline())}")
+    return found
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test leaves a process or a thread of its own."""
@@ -47,4 +58,4 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     threads, processes = set(threading.enumerate()), _children()
     yield
     wait_until(lambda: not set(threading.enumerate()) - threads, 5, "threads left behind")
-    wait_until(lambda: not _children() - processes, 5, "processes left behind")
+    wait_until(lambda: not _children() - processes, 5, lambda: f"left: {_named(processes)}")

@@ -74,7 +74,7 @@ class Follower:
     Args:
         collecting: whether, and from where on, this process takes the outputs.
         deliver: gets the outputs that were new, before they are acknowledged.
-        pulse: called a few times a second.
+        pulse: called a few times a second, also while the server is away; raises nothing.
     """
 
     def __init__(
@@ -198,6 +198,7 @@ class Follower:
     def _be_patient(self, exc: VscrapyError) -> None:
         if not self._stop.is_set():
             self._tell_problem(exc)
+            self._pulse()  # a heartbeat that was killed as well is what brings a local cluster back
             self._stop.wait(RETRY_S)
 
     @property

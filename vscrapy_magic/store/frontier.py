@@ -47,9 +47,10 @@ from vscrapy_magic.store.scripts import load_script
 
 REQUESTS_PER_STEP: Final = 1000  # more in one script would hold up everybody else
 BEAT_MS: Final = 1000  # how often supervisors renew their children
-CLAIM_TTL_MS: Final = 10_000  # a child that was not up by then leaves its place to another
+CLAIM_MAX_MS: Final = 10_000  # a child that was not up by then leaves its place to another
 READY_PER_CHILD: Final = 4  # queued requests that make one more child worth its start
 MEMBER_TTL_MS: Final = 4000  # not renewed for so long: the child's leases go to others
+CLAIM_TTL_MS: Final = MEMBER_TTL_MS  # the same for the place of a child that is being started
 
 
 class Renewal(msgspec.Struct, frozen=True):
@@ -162,11 +163,18 @@ class Frontier:
         self,
         tokens: Sequence[MemberToken] = (),
         *,
+        claims: Sequence[MemberToken] = (),
         ttl_ms: int = MEMBER_TTL_MS,
         beat_ms: int = BEAT_MS,
     ) -> Renewal:
-        """Keep children of one supervisor alive, and take the leases of dead ones back."""
-        _, state, reason, control, session, gone = self._call("renew", ttl_ms, beat_ms, *tokens)
+        """Keep children of one supervisor alive, and take the leases of dead ones back.
+
+        Args:
+            claims: children that are being started, whose places are kept for them.
+        """
+        tail = (*claims, *tokens)
+        reply = self._call("renew", ttl_ms, beat_ms, len(claims), *tail)
+        _, state, reason, control, session, gone = reply
         return Renewal(
             state=CrawlState(state.decode()),
             close_reason=reason.decode(),

@@ -35,7 +35,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow(
         "members", "zset", "join, renew, leave", "judge", "end of crawl", "children of the crawl"
     ),
-    KeyRow("claims", "zset", "reserve", "reserve", "end of crawl", "children being started"),
+    KeyRow("claims", "zset", "reserve, renew", "reserve", "end of crawl", "children being started"),
     KeyRow("standby", "list", "reserve", "step", "end of crawl", "workers"),
     KeyRow("m:<token>", "hash", "step", "step", "member leaves", "fixed fields"),
     KeyRow("l:<token>", "hash", "step", "step, judge", "member leaves", "leases of one child"),

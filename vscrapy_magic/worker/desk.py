@@ -28,7 +28,7 @@ from vscrapy_magic.store.views import FINAL_STATES, CrawlView
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.parcel import Parcel
 from vscrapy_magic.worker.placing import Placing
-from vscrapy_magic.worker.plan import Burial, Plan, Roster, Start
+from vscrapy_magic.worker.plan import Burial, Plan, Roster, Start, Tenant
 
 logger = logging.getLogger(__name__)
 
@@ -162,9 +162,9 @@ class Desk:
                 why = beat.gone_sessions[session]
                 self._crawls.cancel(view.crawl_id, Mover.WORKER, why=why)
                 del wanted[view.crawl_id]
-        held: dict[CrawlId, list[MemberToken]] = {}
+        held: dict[CrawlId, list[Tenant]] = {}
         for tenant in roster.tenants:
-            held.setdefault(tenant.crawl_id, []).append(tenant.token)
+            held.setdefault(tenant.crawl_id, []).append(tenant)
         changed = {c for c, view in wanted.items() if self._renew(view, held.get(c, []))}
         self._controls = {c: number for c, number in self._controls.items() if c in wanted}
         over = held.keys() - wanted.keys()
@@ -197,12 +197,14 @@ class Desk:
         found = self._control.workers_settings([record.name for record in roster.records])
         return {name: values["slots"] for name, values in found.items() if "slots" in values}
 
-    def _renew(self, view: CrawlView, tokens: list[MemberToken]) -> bool:
+    def _renew(self, view: CrawlView, tenants: list[Tenant]) -> bool:
         """Keep our children members, and judge the others; whether settings changed."""
-        if tokens:
+        if tenants:
             fail_point("supervisor_before_renew")
+        tokens = [tenant.token for tenant in tenants]
+        claims = [tenant.token for tenant in tenants if tenant.starts]
         try:
-            control = Frontier(self._store, view.crawl_id).renew(tokens).control
+            control = Frontier(self._store, view.crawl_id).renew(tokens, claims=claims).control
         except CrawlNotFoundError:
             logger.info("Crawl %s is past its retention", view.crawl_id)
             return False

@@ -12,11 +12,16 @@ from vscrapy_magic.worker.output import Output
 
 
 class Tenant(msgspec.Struct, frozen=True):
-    """One child that runs."""
+    """One child that runs.
+
+    Attributes:
+        starts: whether its place in the crawl is to be kept for it, because it is on its way.
+    """
 
     worker: WorkerName
     crawl_id: CrawlId
     token: MemberToken
+    starts: bool = False
 
 
 class Roster(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, WorkerRecord
 from vscrapy_magic.store.pipes import Command, ExitCode, Phase
 from vscrapy_magic.store.presence import Presence
 from vscrapy_magic.store.values import Codec
-from vscrapy_magic.worker.child import READ_BYTES, Child
+from vscrapy_magic.worker.child import EARLY, READ_BYTES, Child
 from vscrapy_magic.worker.desk import Desk
 from vscrapy_magic.worker.measure import Measure
 from vscrapy_magic.worker.output import Output
@@ -48,7 +48,6 @@ RESTART_MAX_S: Final = 30.0
 EARLY_DEATHS: Final = 3  # of children that end themselves before they work: the crawl has failed
 SETTLED_S: Final = 60.0  # a child that lived for so long starts the doubling anew
 BURY_WITHIN_S: Final = 5.0  # for the last words of children when the workers leave
-_EARLY: Final = frozenset({Phase.STARTING, Phase.LOADING})
 _GO: Final = b"g"
 _WAKE: Final = b"w"
 _DONE: Final = b"d"
@@ -237,7 +236,7 @@ class Supervisor:
 
     def _roster(self, now: float) -> Roster:
         tenants = tuple(
-            Tenant(worker, crawl_id, child.token)
+            Tenant(worker, crawl_id, child.token, starts=child.starts(now))
             for (worker, crawl_id), child in self._children.items()
         )
         self._not_before = {place: at for place, at in self._not_before.items() if at > now}
@@ -362,7 +361,7 @@ class Supervisor:
         fatal = ""
         if child.process.code() == ExitCode.FATAL and child.fatal:
             fatal = child.output.hide(child.fatal.strip().splitlines()[-1])
-        elif child.ended_itself and child.phase in _EARLY and self._deaths[place] >= EARLY_DEATHS:
+        elif child.ended_itself and child.phase in EARLY and self._deaths[place] >= EARLY_DEATHS:
             fatal = f"its process {how} while loading, {EARLY_DEATHS} times in a row"
         tenant = Tenant(place[0], child.crawl_id, child.token)
         self._desk.bury(

@@ -1,6 +1,7 @@
 -- A supervisor renews its children of one crawl, and judges all members whose deadline has passed.
 --
--- KEYS: prefix of the crawl. ARGV: ttl_ms, beat_ms, then tokens.
+-- KEYS: prefix of the crawl. ARGV: ttl_ms, beat_ms, number of claims, tokens of children that are being
+--   started (claims), then tokens of children that may be members.
 -- Returns: {'ok', state, close_reason, control, session, gone tokens}, or {'unknown'}.
 --
 -- If nobody judged for more than two beats, the server, the network or the whole machine stood still:
@@ -23,7 +24,9 @@ if now - M.judged_ms > 2 * tonumber(ARGV[2]) then
     redis.call('ZADD', P .. 'members', 'XX', now + ttl, token)
   end
 end
-for i = 3, #ARGV do redis.call('ZADD', P .. 'members', 'XX', now + ttl, ARGV[i]) end
+local claims = tonumber(ARGV[3])
+for i = 4, 3 + claims do redis.call('ZADD', P .. 'claims', 'XX', now + ttl, ARGV[i]) end
+for i = 4 + claims, #ARGV do redis.call('ZADD', P .. 'members', 'XX', now + ttl, ARGV[i]) end
 local gone, leases = {}, 0
 for _, token in ipairs(redis.call('ZRANGEBYSCORE', P .. 'members', '-inf', now, 'LIMIT', 0,
     JUDGED_AT_ONCE)) do
