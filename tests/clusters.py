@@ -18,7 +18,7 @@ ENDED_WITHIN_S = 15.0  # measured: the idle time and 0.5 s
 @contextmanager
 def cluster_home(monkeypatch: pytest.MonkeyPatch, *, idle_s: str) -> Iterator[Path]:
     """A runtime folder of this test alone; whatever is left of its cluster is ended."""
-    folder = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="vs-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setenv("VSCRAPY_IDLE_S", idle_s)
     monkeypatch.delenv("VSCRAPY_LOCAL_WORKERS", raising=False)

@@ -1,5 +1,6 @@
 """A server that is full, and commands that arrive late: nothing is written by halves, or twice."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ def on(request: pytest.FixtureRequest, store: Store) -> Iterator[Store]:
     folder: Path = short_folder()
     with OwnServer(folder) as server, Store.connect(server.unix_url) as opened:
         yield opened
+    shutil.rmtree(folder)
 
 
 @contextmanager
