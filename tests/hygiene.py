@@ -42,9 +42,10 @@ import psutil
 from vscrapy_magic.store import keys
 from vscrapy_magic.store.connection import Store
 
-WITHIN_S: Final = 5.0
+WITHIN_S = 5.0  # for what is just ending
 ROOT_VARIABLE: Final = "TMPDIR"
 _LOOK_S: Final = 0.01
+_WORDS_SHOWN: Final = 200  # characters of a command line
 # Below the folder of the test process -> why it may stay.
 ACCOUNTED_NAMES: Final = {
     r"run/vscrapy": "the user's runtime folder: one for all clusters to come",
@@ -105,9 +106,9 @@ def left_since(before: State, root: Path) -> list[str]:
     return sorted(found)
 
 
-def settle(before: State, root: Path, within_s: float = WITHIN_S) -> list[str]:
+def settle(before: State, root: Path, within_s: float | None = None) -> list[str]:
     """What is still left when some time has passed; empty as soon as nothing is."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + (WITHIN_S if within_s is None else within_s)
     is_collected = False
     while (left := left_since(before, root)) and time.monotonic() < deadline:
         if not is_collected and all(line.startswith("descriptors:") for line in left):
@@ -129,13 +130,18 @@ def _processes(root: Path) -> dict[object, str]:
         if process.pid == os.getpid():
             continue
         try:
-            is_ours = process.pid in ours or process.environ().get(ROOT_VARIABLE) == mark
-            if is_ours:
-                words = " ".join(process.cmdline()) or process.status()
-                found[process.pid, process.create_time()] = f"{process.pid} {words[:200]}"
+            if process.pid in ours or process.environ().get(ROOT_VARIABLE) == mark:
+                found[process.pid, process.create_time()] = f"{process.pid} {_words(process)}"
         except psutil.Error:
             continue
     return found
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())[:_WORDS_SHOWN]
+    except psutil.ZombieProcess:
+        return "zombie"
 
 
 def _descriptors() -> dict[object, str]:
