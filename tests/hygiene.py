@@ -26,6 +26,7 @@ Accounted for, and why:
   tests that kill a supervisor call `sweep` themselves, or run another one.
 """
 
+import contextlib
 import gc
 import os
 import re
@@ -45,6 +46,7 @@ from vscrapy_magic.store.connection import Store
 WITHIN_S = 5.0  # for what is just ending
 ROOT_VARIABLE: Final = "TMPDIR"
 _LOOK_S: Final = 0.01
+_STANDARD: Final = 2  # input, output, errors
 _WORDS_SHOWN: Final = 200  # characters of a command line
 # Below the folder of the test process -> why it may stay.
 ACCOUNTED_NAMES: Final = {
@@ -122,19 +124,38 @@ def _is_accounted(text: str, table: Iterable[str]) -> bool:
     return any(re.fullmatch(pattern, text) for pattern in table)
 
 
+_is_ours: dict[int, bool] = {}  # of processes seen at the last look: most stay what they are
+
+
 def _processes(root: Path) -> dict[object, str]:
-    mark = str(root)
     found: dict[object, str] = {}
-    ours = {child.pid for child in psutil.Process().children(recursive=True)}
-    for process in psutil.process_iter():
-        if process.pid == os.getpid():
-            continue
-        try:
-            if process.pid in ours or process.environ().get(ROOT_VARIABLE) == mark:
-                found[process.pid, process.create_time()] = f"{process.pid} {_words(process)}"
-        except psutil.Error:
-            continue
+    pids = set(psutil.pids()) - {os.getpid()}
+    for gone in _is_ours.keys() - pids:
+        del _is_ours[gone]
+    for pid in sorted(pids):
+        with contextlib.suppress(psutil.Error):
+            if pid not in _is_ours:
+                _is_ours[pid] = _comes_from_here(psutil.Process(pid), root)
+            if _is_ours[pid] and not _is_for_init(process := psutil.Process(pid)):
+                found[pid, process.create_time()] = f"{pid} {_words(process)}"
     return found
+
+
+def _comes_from_here(process: psutil.Process, root: Path) -> bool:
+    """Whether its parent is this process or one that came from here, or its environment says so."""
+    parent = process.ppid()
+    if parent == os.getpid() or _is_ours.get(parent, False):
+        return True
+    try:
+        return process.environ().get(ROOT_VARIABLE) == str(root)
+    except (psutil.AccessDenied, psutil.ZombieProcess):
+        return False  # another user's, or not ours to reap
+
+
+def _is_for_init(process: psutil.Process) -> bool:
+    """Whether it has ended, and lost its parent: the system's first process has to reap it."""
+    is_zombie = process.status() == psutil.STATUS_ZOMBIE
+    return is_zombie and not (process.ppid() == os.getpid() or _is_ours.get(process.ppid(), False))
 
 
 def _words(process: psutil.Process) -> str:
@@ -153,7 +174,8 @@ def _descriptors() -> dict[object, str]:
             continue  # that of the listing itself
         except OSError:  # a system that does not tell where they lead
             target = "?"
-        if not _is_accounted(target, ACCOUNTED_DESCRIPTORS):
+        is_standard = int(path.name) <= _STANDARD  # pytest leads them elsewhere and back
+        if not (is_standard or _is_accounted(target, ACCOUNTED_DESCRIPTORS)):
             found[path.name, target] = f"{path.name} {target}"
     return found
 
@@ -164,7 +186,8 @@ def _names(root: Path) -> dict[object, str]:
         for path in root.glob(pattern):
             name = path.relative_to(root).as_posix()
             if not _is_accounted(name, ACCOUNTED_NAMES):
-                found[name, path.lstat().st_ino] = name
+                with contextlib.suppress(FileNotFoundError):  # it goes just now
+                    found[name, path.lstat().st_ino] = name
     return found
 
 

@@ -273,7 +273,6 @@ class Spool:
     def close(self) -> None:
         """Let go of everything. Idempotent."""
         self.release()
-        self._frames.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,8 @@ import os
 import threading
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -19,33 +20,35 @@ HEAD: Final = Struct(">II")  # length and CRC-32 of the body
 
 
 class Frames:
-    """A file of frames: appended to by one thread of one process, read by any."""
+    """A file of frames: appended to by one thread of one process, read by any.
+
+    The file is open only while it is written or read (10 us each time): a notebook keeps all of its
+    crawls, for as long as it runs, and each would keep a descriptor.
+    """
 
     def __init__(self, path: Path, *, writable: bool) -> None:
-        self._folder = path.parent
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
         self._starts = array("Q")
         self._end = 0
         self._lock = threading.Lock()
         self.scan()
         if writable:
-            os.truncate(self._fd, self._end)  # a frame that a killed process left unfinished
+            os.truncate(path, self._end)  # a frame that a killed process left unfinished
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def scan(self) -> None:
         """Find the frames that were added since; one that is not whole yet is left for later."""
-        with self._lock:
-            while (body := self._read(self._end)) is not None:
+        with self._lock, self._opened() as fd:
+            while (body := _read(fd, self._end)) is not None:
                 self._starts.append(self._end)
                 self._end += HEAD.size + len(body)
-
-    def _read(self, start: int) -> bytes | None:
-        """The frame's body; None when it is not whole."""
-        head = os.pread(self._fd, HEAD.size, start)
-        if len(head) < HEAD.size:
-            return None
-        size, check = HEAD.unpack(head)
-        body = os.pread(self._fd, size, start + HEAD.size)
-        return body if len(body) == size and zlib.crc32(body) == check else None
 
     def append(self, bodies: Iterable[bytes]) -> None:
         """Add frames; they are on disk when this returns."""
@@ -56,25 +59,20 @@ class Frames:
         if not data:
             return
         half = len(data) // 2
-        self._write(data[:half], self._end)
-        fail_point("spool_mid_write")
-        self._write(data[half:], self._end + half)
-        os.fsync(self._fd)
+        with self._opened() as fd:
+            _write(fd, data[:half], self._end)
+            fail_point("spool_mid_write")
+            _write(fd, data[half:], self._end + half)
+            os.fsync(fd)
         if self._end == 0:
             self._sync_folder()
         with self._lock:
             self._end += len(data)
             self._starts.extend(starts)
 
-    def _write(self, data: bytearray, at: int) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._fd, view, at)
-            view, at = view[written:], at + written
-
     def _sync_folder(self) -> None:
         """Let the file itself survive a machine that goes down."""
-        folder = os.open(self._folder, os.O_RDONLY)
+        folder = os.open(self._path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
@@ -84,16 +82,28 @@ class Frames:
         return len(self._starts)
 
     def __getitem__(self, number: int) -> bytes:
-        body = self._read(self._starts[number])
+        with self._opened() as fd:
+            body = _read(fd, self._starts[number])
         if body is None:
             raise OSError(f"entry {number} of the spool cannot be read: its disk lost it")
         return body
 
-    def close(self) -> None:
-        """Let go of the file. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+
+def _read(fd: int, start: int) -> bytes | None:
+    """The frame's body; None when it is not whole."""
+    head = os.pread(fd, HEAD.size, start)
+    if len(head) < HEAD.size:
+        return None
+    size, check = HEAD.unpack(head)
+    body = os.pread(fd, size, start + HEAD.size)
+    return body if len(body) == size and zlib.crc32(body) == check else None
+
+
+def _write(fd: int, data: bytearray, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written
 
 
 def frame(body: bytes) -> bytes:
