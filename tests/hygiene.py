@@ -31,6 +31,7 @@ import gc
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -113,9 +114,11 @@ def settle(before: State, root: Path, within_s: float | None = None) -> list[str
     deadline = time.monotonic() + (WITHIN_S if within_s is None else within_s)
     is_collected = False
     while (left := left_since(before, root)) and time.monotonic() < deadline:
-        if not is_collected and all(line.startswith("descriptors:") for line in left):
+        if not is_collected and not any(line.startswith("names:") for line in left):
             gc.collect()  # libraries that are not ours leave the closing to the collector
             is_collected = True
+        # Reaps what nobody could wait for when it was let go: as the next `Popen` would.
+        subprocess._cleanup()  # type: ignore[attr-defined]
         time.sleep(_LOOK_S)
     return left
 
