@@ -27,6 +27,11 @@ def cluster_home(monkeypatch: pytest.MonkeyPatch, *, idle_s: str) -> Iterator[Pa
     for keeper in processes(folder, "store.keeper"):
         keeper.terminate()
     wait_until(lambda: not processes(folder), ENDED_WITHIN_S, f"left: {processes(folder)}")
+    left = [path.name for path in folder.glob("vscrapy/cluster/*") if path.is_socket()]
+    assert not left, f"sockets left: {left}"
+    kept = {path.name for path in folder.glob("vscrapy/*")}
+    # What the server holds is kept when a keeper is told to go; locks outlive what they protect.
+    assert kept <= {"cluster", "cluster.lock", "keeper.lock"}, kept
     shutil.rmtree(folder)
 
 

@@ -177,6 +177,15 @@ def test_old_spools_go_and_those_in_use_stay(tmp_path: Path) -> None:
         assert used.folder.exists()
 
 
+def test_a_spool_holds_nothing_open_but_its_lock(tmp_path: Path) -> None:
+    before = set(Path("/dev/fd").iterdir())
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([output(1, ["a"])])
+        assert len(set(Path("/dev/fd").iterdir()) - before) == 1
+    assert set(Path("/dev/fd").iterdir()) == before
+    assert list(Items(spool)) == ["a"]
+
+
 def test_what_is_no_spool_of_ours_is_left_alone(tmp_path: Path) -> None:
     root, other = tmp_path / "root", tmp_path / "other"
     for folder in (root, other, root / "photos", root / "0a1b2c3d"):

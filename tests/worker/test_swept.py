@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from tests.waiting import wait_until
-from tests.worker.crew import HANGING, Ordered, Workers, workers
+from tests.worker.crew import HANGING, PAGES, Ordered, Workers, workers
 from vscrapy_magic.store.connection import Store
 
 UP_S = 30.0
@@ -46,3 +46,27 @@ def test_folders_of_a_killed_supervisor_go_and_those_of_a_living_one_stay(
             assert idle.exists()
             assert other.process.poll() is None
     assert list(temporary.iterdir()) == [foreign]
+
+
+def test_a_supervisor_keeps_no_descriptor_and_no_folder_of_crawls_that_are_over(
+    store: Store, temporary: Path
+) -> None:
+    with Workers(store.url, "--name", "w") as running:
+        Ordered(store, PAGES).wait()
+        (folder,) = temporary.glob("vscrapy-work-*")
+        processes = [psutil.Process(running.pid), running.zygote()]
+        wait_until(lambda: not list(folder.iterdir()), 10, "the child's folder")
+        before = [process.num_fds() for process in processes]
+        killed = Ordered(store, HANGING)
+        killed.wait_for_line("hangs")
+        for pid in killed.pids():
+            psutil.Process(pid).kill()
+        killed.crawls.kill(killed.crawl_id)
+        for _ in range(2):
+            Ordered(store, PAGES).wait()
+        wait_until(lambda: not list(folder.iterdir()), 10, "folders of children")
+        wait_until(
+            lambda: all(p.num_fds() <= n for p, n in zip(processes, before, strict=True)),
+            10,
+            f"descriptors as before: {before}",
+        )
