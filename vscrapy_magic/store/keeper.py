@@ -230,6 +230,7 @@ class Keeper:
         self._socket.close()  # whoever calls from now on starts another keeper, which waits for us
         for crew in self._crews.values():
             crew.end()
+        forget_all(self._folder)  # of zygotes that were killed
         self._server.stop()
         signal.set_wakeup_fd(-1)
         self._selector.close()
