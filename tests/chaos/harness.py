@@ -158,7 +158,7 @@ class Scene:
     def __enter__(self) -> Self:
         enter = self._stack.enter_context
         try:
-            self._folder = Path(enter(tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp")))
+            self._folder = Path(enter(tempfile.TemporaryDirectory(prefix="vs-")))
             enter(_environment(SPOOL_VARIABLE, str(self._folder / "spool")))
             self._site = enter(DemoSite(pages=self._pages, delay_ms=self._delay_ms))
             self._expected = Expected.of(self._site, self._folder)

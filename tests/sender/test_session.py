@@ -36,7 +36,8 @@ def beacon_of(session: Session) -> psutil.Process:
     found = [
         child
         for child in psutil.Process().children()
-        if "vscrapy_magic.sender.beacon" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE  # of a session that was closed in a hurry
+        and "vscrapy_magic.sender.beacon" in child.cmdline()
     ]
     assert len(found) == 1
     return found[0]

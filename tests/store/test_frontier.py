@@ -431,7 +431,7 @@ def test_more_than_one_level_of_seen_shards(crawl: Frontier, store: Store) -> No
     assert a.step(requests=again).dropped == tuple(range(20))
     Crawls(store).kill(crawl.crawl_id)
     left = {key.decode().rpartition(":")[2] for key in store.client.keys()}
-    assert left - {"stats"} == {"crawls", "meta"}
+    assert left - {"stats"} == {"crawls", "due", "meta", "log"}
     assert store.client.pttl(crawl_key(crawl.crawl_id, "meta")) > 0
 
 

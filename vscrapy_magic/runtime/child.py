@@ -43,6 +43,7 @@ from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, decode
 from vscrapy_magic.store.pipes import Command, ExitCode, FromChild, Phase, Report, ToChild
+from vscrapy_magic.store.scratch import hold
 from vscrapy_magic.store.shared import Defaults, Shared
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             os.chdir(self._order.folder)
+            hold(Path(self._order.folder).parent)  # nobody sweeps it while this process lives
             if self._order.mark_fd >= 0:
                 mark.share(self._order.mark_fd)
                 mark.follow_loop(lease_in)

@@ -91,7 +91,10 @@ class Crawls:
         forgotten = set(ids) - {view.crawl_id for view in views}
         if forgotten:
             with self._store.errors_wrapped():
-                self._store.client.zrem(key, *forgotten)
+                pipe = self._store.client.pipeline(transaction=False)
+                for name in ("crawls", "crawls:due"):
+                    pipe.zrem(global_key(name), *forgotten)
+                pipe.execute()
         return views
 
     def wanted(self) -> list[CrawlView]:
@@ -196,7 +199,7 @@ class Crawls:
         """
         if retention_ms is None:
             retention_ms = Shared(self._store).read().retention_ms
-        keys = (crawl_prefix(crawl_id), global_key("crawls:live"))
+        keys = (crawl_prefix(crawl_id), global_key("crawls:live"), global_key("crawls:due"))
         done = 0
         while done == 0:
             done = self._store.call(load_script("sweep"), keys, [crawl_id, retention_ms])

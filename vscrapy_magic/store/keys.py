@@ -60,7 +60,9 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     ),
     KeyRow("control", "hash", "control", "child, sender", "end of crawl", "changeable settings"),
     KeyRow("spare", "zset", "step", "step", "end of crawl", "members with unstarted leases"),
-    KeyRow("log", "stream", "supervisor", "sender", "retention", "8 MB and 100,000 entries"),
+    KeyRow(
+        "log", "stream", "create, supervisor", "sender", "retention", "8 MB and 100,000 entries"
+    ),
     KeyRow("files", "hash", "child, supervisor", "sender", "retention", "50 MB and 200 files"),
     KeyRow("parked", "list", "step", "step", "end of crawl", "members"),
     KeyRow("wake:<token>", "list", "step", "child", "member leaves", "1 entry"),
@@ -68,6 +70,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
 
 GLOBAL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("crawls", "zset", "create", "all", "never; members by retention", "crawls kept"),
+    KeyRow("crawls:due", "zset", "sweep", "beat", "never; members by retention", "crawls kept"),
     KeyRow(
         "crawls:live", "zset", "create", "workers", "never; members by sweep", "crawls not swept"
     ),

@@ -100,7 +100,7 @@ class Presence:
     def _beat(self, kind: str, records: Sequence[tuple[str, bytes]], ttl_ms: int) -> Beat:
         keys = (
             *(global_key(kind), global_key(f"{kind}:due"), *_session_keys()),
-            *(global_key("judged"), global_key("crawls:live")),
+            *map(global_key, ("judged", "crawls:live", "crawls", "crawls:due")),
         )
         args: list[bytes | str | int] = [
             *(ttl_ms, SESSION_GRACE_MS, BEAT_MS, FORGET_MS, VERDICT_MS),

@@ -264,15 +264,11 @@ class Desk:
         parcel = None
         if burial.folder is not None:
             parcel = Parcel(self._store, burial, burial.folder)
-        try:
-            if parcel is not None and not parcel.is_empty:
-                parcel.announce()
-            buried = Frontier(self._store, crawl_id).reclaim(
-                token, suspects=burial.suspects, clear=burial.clear
-            )
-        except CrawlNotFoundError:
-            self._logs.forget(crawl_id)
-            raise
+        if parcel is not None and not parcel.is_empty:
+            parcel.announce()
+        buried = Frontier(self._store, crawl_id).reclaim(
+            token, suspects=burial.suspects, clear=burial.clear
+        )
         if buried:
             text = "a request is given up: the process died of it three times"
             burial.output.own(logging.ERROR, text)

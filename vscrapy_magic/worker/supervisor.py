@@ -9,13 +9,10 @@ import contextlib
 import logging
 import os
 import selectors
-import shutil
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -27,6 +24,7 @@ from vscrapy_magic.store.keys import CrawlId, WorkerName
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, WorkerRecord
 from vscrapy_magic.store.pipes import Command, ExitCode, Phase
 from vscrapy_magic.store.presence import Presence
+from vscrapy_magic.store.scratch import Scratch, sweep
 from vscrapy_magic.store.values import Codec
 from vscrapy_magic.worker.child import EARLY, READ_BYTES, Child
 from vscrapy_magic.worker.desk import Desk
@@ -91,7 +89,7 @@ class Supervisor:
         self._children: dict[Place, Child] = {}
         self._deaths: Counter[Place] = Counter()
         self._not_before: dict[Place, float] = {}
-        self._folder = Path(tempfile.mkdtemp(prefix="vscrapy-"))
+        self._scratch = Scratch("work")
         self._selector = selectors.DefaultSelector()
         self._poked, self._poke = os.pipe()
         for fd in (self._poked, self._poke):
@@ -126,6 +124,8 @@ class Supervisor:
             target=self._wait_for_wakes, args=(stop,), name="wake", daemon=True
         )
         waker.start()
+        # What killed supervisors left on this machine: it may be much, and nobody waits for it.
+        threading.Thread(target=sweep, name="sweep", daemon=True).start()
         try:
             while not self._is_done(time.monotonic()):
                 self._turn()
@@ -297,7 +297,7 @@ class Supervisor:
 
     def _start(self, start: Start, now: float) -> None:
         tenant = start.tenant
-        folder = self._folder / tenant.token
+        folder = self._scratch.path / tenant.token
         folder.mkdir()
         order = ChildOrder(
             crawl_id=tenant.crawl_id,
@@ -386,7 +386,7 @@ class Supervisor:
         self._selector.close()
         os.close(self._poke)
         os.close(self._poked)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.close()
 
 
 def _blame(count: int) -> str:

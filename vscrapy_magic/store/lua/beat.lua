@@ -1,7 +1,8 @@
 -- The workers of a process, or a session, say that they live; those whose deadline has passed are judged.
 --
 -- KEYS: records and deadlines (of this kind), records and deadlines of sessions, gone sessions, when
---   sessions were last heard of, `judged`, index of live crawls.
+--   sessions were last heard of, `judged`, index of live crawls, index of crawls, when crawls are
+--   past their retention.
 -- ARGV: ttl_ms, grace_ms, beat_ms, forget_ms, verdict_ms, session (1 when a session beats), then
 --   name and record of each.
 -- Returns: {alive (0: this session was judged gone before), its silence then in ms, gone sessions
@@ -50,6 +51,11 @@ if ARGV[6] == '0' then
     redis.call('ZREM', KEYS[2], name)
     redis.call('HDEL', KEYS[1], name)
   end
+end
+-- What they had brought has just expired.
+for _, crawl in ipairs(redis.call('ZRANGEBYSCORE', KEYS[10], '-inf', now, 'LIMIT', 0, 100)) do
+  redis.call('ZREM', KEYS[9], crawl)
+  redis.call('ZREM', KEYS[10], crawl)
 end
 local old = now - tonumber(ARGV[5])
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', old, 'LIMIT', 0, 100)) do

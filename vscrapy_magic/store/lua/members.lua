@@ -133,7 +133,9 @@ end
 local function member_remove(token, now, again)
   local held = redis.call('HGETALL', P .. 'l:' .. token)
   for i = 1, #held, 2 do
-    release(string.match(held[i + 1], '^([^:]+)'), again)
+    -- One that published parts has run, also when its member leaves by itself.
+    local origin, has = string.match(held[i + 1], '^([^:]+)(:?p?)$')
+    release(origin, again or has ~= '')
   end
   local shares = redis.call('HGETALL', P .. 'h:' .. token)
   for i = 1, #shares, 2 do slot_give_up(shares[i], token, tonumber(shares[i + 1]), now) end
