@@ -55,6 +55,7 @@ _WORDS_SHOWN: Final = 200  # characters of a command line
 ACCOUNTED_NAMES: Final = {
     r"run/vscrapy": "the user's runtime folder: one for all clusters to come",
     r"run/vscrapy/(keeper|cluster)\.lock": "locks outlive the cluster that they protect",
+    r"(\.org\.chromium|playwright|node-compile-cache).*": "a browser's; its fixture is a module's",
     r"spool/[0-9a-f]{8}": "kept for `vs.attach`, and pruned after three days",
 }
 # What a descriptor leads to -> why it may stay open.
