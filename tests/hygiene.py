@@ -22,8 +22,9 @@ Accounted for, and why:
 - keys of crawls that are over and still listed in `crawls:live`: the next worker sweeps them;
 - indexes in `keys.GLOBAL_KEYS` that never end: bounded; each name in them must belong to something
   that is there, or that the next beat removes;
-- folders of processes killed by SIGKILL, until the next supervisor starts (`store/scratch.py`):
-  tests that kill a supervisor call `sweep` themselves, or run another one.
+- working folders of processes that were killed: they are swept here, as the next supervisor does
+  (`store/scratch.py`); what it leaves is a leak. That those of a supervisor that ends by itself go
+  without it is shown in `worker/test_swept.py`.
 """
 
 import contextlib
@@ -43,6 +44,7 @@ import psutil
 
 from vscrapy_magic.store import keys
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.scratch import sweep
 
 WITHIN_S = 5.0  # for what is just ending
 ROOT_VARIABLE: Final = "TMPDIR"
@@ -53,6 +55,7 @@ _WORDS_SHOWN: Final = 200  # characters of a command line
 ACCOUNTED_NAMES: Final = {
     r"run/vscrapy": "the user's runtime folder: one for all clusters to come",
     r"run/vscrapy/(keeper|cluster)\.lock": "locks outlive the cluster that they protect",
+    r"(\.org\.chromium|playwright|node-compile-cache).*": "a browser's; its fixture is a module's",
     r"spool/[0-9a-f]{8}": "kept for `vs.attach`, and pruned after three days",
 }
 # What a descriptor leads to -> why it may stay open.
@@ -117,6 +120,8 @@ def settle(before: State, root: Path, within_s: float | None = None) -> list[str
         if not is_collected and not any(line.startswith("names:") for line in left):
             gc.collect()  # libraries that are not ours leave the closing to the collector
             is_collected = True
+        if any(line.startswith("names: vscrapy-") for line in left):
+            sweep()
         # Reaps what nobody could wait for when it was let go: as the next `Popen` would.
         subprocess._cleanup()  # type: ignore[attr-defined]
         time.sleep(_LOOK_S)

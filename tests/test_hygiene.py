@@ -23,6 +23,7 @@ from tests.waiting import wait_until
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.keys import crawl_key, global_key
+from vscrapy_magic.store.scratch import Scratch
 
 SOON_S = 0.2
 QUICK_S = 0.1  # measured: 10 ms with 60 processes on the machine
@@ -157,6 +158,21 @@ def test_what_is_left_is_found_and_named(
         kinds = {line.partition(":")[0] for line in found}
         assert kinds == {text.partition(":")[0]}
     assert hygiene.settle(before, root) == []
+
+
+def test_a_working_folder_in_use_is_left_and_one_of_a_dead_process_is_swept(root: Path) -> None:
+    before = hygiene.look(root)
+    with Scratch("work") as used:
+        dead = Path(tempfile.mkdtemp(prefix="vscrapy-work-"))
+        assert hygiene.settle(before, root, SOON_S) == sorted(
+            [f"names: {used.path.name}", *_descriptors_of(used.path)]
+        )
+        assert not dead.exists()
+
+
+def _descriptors_of(path: Path) -> list[str]:
+    found = [fd for fd in Path("/dev/fd").iterdir() if fd.resolve() == path]
+    return [f"descriptors: {fd.name} {path}" for fd in found]
 
 
 def test_what_ends_in_time_is_not_left(root: Path) -> None:
