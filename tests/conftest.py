@@ -46,8 +46,10 @@ def _named(known: set[int]) -> list[str]:
     found = []
     for child in psutil.Process().children(recursive=True):
         if child.pid not in known:
+            line = "a zombie"
             with suppress(psutil.Error):
-                found.append(f"{child.pid} ({child.status()}): {' '.join(child.cmdline())}")
+                line = " ".join(child.cmdline())
+            found.append(f"{child.pid} {line}")
     return found
 
 
