@@ -122,17 +122,19 @@ def test_two_workers_give_what_a_local_run_gives_when_processes_of_one_die(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("kind", ["alone", "beside"])
 @pytest.mark.parametrize("point", POINTS)
-def test_each_death_by_itself(
-    request: pytest.FixtureRequest,
-    site: DemoSite,
-    expected: Expected,
-    tmp_path: Path,
-    point: str,
-    kind: str,
+def test_one_death_of_the_only_worker(
+    alone: Stage, site: DemoSite, expected: Expected, tmp_path: Path, point: str
 ) -> None:
-    check(request.getfixturevalue(kind), site, expected, tmp_path, (point,))
+    check(alone, site, expected, tmp_path, (point,))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("point", POINTS)
+def test_one_death_of_one_of_two_workers(
+    beside: Stage, site: DemoSite, expected: Expected, tmp_path: Path, point: str
+) -> None:
+    check(beside, site, expected, tmp_path, (point,))
 
 
 def test_every_place_of_a_worker_has_its_death_in_the_normal_run() -> None:
