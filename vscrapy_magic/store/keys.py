@@ -33,7 +33,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow(
         "members", "zset", "join, renew, leave", "judge", "end of crawl", "children of the crawl"
     ),
-    KeyRow("claims", "zset", "reserve", "reserve", "end of crawl", "children being started"),
+    KeyRow("claims", "zset", "reserve, step", "reserve, step", "end of crawl", "workers"),
     KeyRow("standby", "list", "reserve", "step", "end of crawl", "workers"),
     KeyRow("m:<token>", "hash", "step", "step", "member leaves", "fixed fields"),
     KeyRow("l:<token>", "hash", "step", "step, judge", "member leaves", "leases of one child"),
@@ -61,6 +61,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("log", "stream", "supervisor", "sender", "retention", "8 MB and 100,000 entries"),
     KeyRow("files", "hash", "child, supervisor", "sender", "retention", "50 MB and 200 files"),
     KeyRow("parked", "list", "step", "step", "end of crawl", "members"),
+    KeyRow("holding", "list", "step", "step", "end of crawl", "members"),
     KeyRow("wake:<token>", "list", "step", "child", "member leaves", "1 entry"),
 )
 

@@ -9,6 +9,7 @@ local P = KEYS[1]
 --!include meta
 --!include slots
 --!include queue
+--!include allowed
 --!include members
 if not meta_load() then return {'unknown'} end
 local entry = redis.call('XRANGE', P .. 'out', ARGV[1] .. '-0', '+', 'COUNT', 1)[1]
@@ -22,7 +23,9 @@ redis.call('XTRIM', P .. 'out', 'MINID', ARGV[1] .. '-0')
 if tonumber(ARGV[3]) > M.out_acked then
   M.out_acked = tonumber(ARGV[3])
   -- One that looks lets the crawl run again, and wakes as many as there is work for.
-  if M.state == 'waiting' and M.out_bytes - M.out_acked <= M.out_max then wake_parked(1) end
+  if M.state == 'waiting' and M.out_bytes - M.out_acked <= M.out_max then
+    if wake_first(WAITING[2], 1) == 0 then wake_first(WAITING[1], 1) end
+  end
 end
 meta_flush()
 return {'ok'}
