@@ -3,9 +3,9 @@
 `benchmarks/crowd.py` simulates the workers: real supervisors, and children that speak as real ones
 do but crawl nothing. For each number of workers, on a server of its own: nothing to do; a crawl for
 one worker while the others stand by; a crawl for all, and its stop; a crawl that one site limits to
-8 requests at once; a crawl of ten pages. The server's slow log keeps every command of 1 ms and more:
-the longest one is told with its name; on a machine that is busy it includes waiting for a processor,
-so of several rounds the least counts.
+8 requests at once; a crawl of ten pages. The server's slow log keeps every command of 1 ms and
+more: the longest one is told with its name. On a busy machine that includes waiting for a
+processor; so the longest of each round is taken, and of the rounds the shortest.
 """
 
 import subprocess

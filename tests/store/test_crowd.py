@@ -1,4 +1,4 @@
-"""Many workers: what one of them does costs no more, and wakes no more, because there are others."""
+"""Many workers: what one of them does costs no more and wakes no more because there are others."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,7 @@ from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName, crawl_key, global_key
 from vscrapy_magic.store.messages import CrawlState, SlotLimit, WorkerRecord
+from vscrapy_magic.store.placement import SHOWN_TO
 from vscrapy_magic.store.presence import Presence
 
 FEW, MANY = 3, 60
@@ -217,6 +218,37 @@ def test_ten_pages_bring_no_more_than_three_children(store: Store) -> None:
         first.step()
         first.step(requests=requests([100 + joined]))
     assert 2 <= joined <= 4
+
+
+def beats(store: Store, count: int) -> None:
+    records = [
+        WorkerRecord(name=WorkerName(f"b{number}"), host="h", pid=1, slots=8)
+        for number in range(count)
+    ]
+    Presence(store).beat_worker(*records)
+
+
+def test_a_new_crawl_is_shown_to_some_workers_and_to_all_when_it_wants_more(store: Store) -> None:
+    beats(store, 100)
+    frontier = order(store)
+    assert len(called(store)) == SHOWN_TO
+    first = Child(frontier, "w0")
+    (start, *_) = first.step(want=1, requests=requests(range(4))).leases
+    assert called(store) == set()  # the child that it has can do that
+    first.step(requests=requests(range(10, 30)), ended=(start.lease_id,))
+    assert len(called(store)) == 100
+    first.step(requests=requests(range(30, 60)))
+    assert called(store) == set()
+
+
+def test_a_stop_wakes_those_whose_children_take_part_and_no_others(store: Store) -> None:
+    beats(store, 100)
+    frontier = order(store)
+    Child(frontier, "b7").step(want=1, requests=requests(range(100)))
+    assert frontier.reserve(MemberToken("b9.c0ffee"), WorkerName("b9"))
+    called(store)
+    Crawls(store).stop(frontier.crawl_id)
+    assert called(store) == {"b7", "b9"}
 
 
 def test_a_beat_says_what_a_worker_must_know_of_each_crawl(

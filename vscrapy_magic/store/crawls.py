@@ -159,8 +159,6 @@ class Crawls:
             raise self._views.unknown(crawl_id)
         if reply[0] == b"refused":
             return CrawlState(reply[1].decode())
-        if reply[1] != reply[2]:
-            self.wake_workers()
         state = CrawlState(reply[2].decode())
         if state in FINAL_STATES:
             self.sweep(crawl_id)

@@ -105,9 +105,18 @@ local function wait_for(why, now)
   redis.call('HSET', P .. 'meta', 'state_ms', now)
 end
 
+-- Lets a worker look at once.
+local function wake_worker(worker)
+  local key = 'vscrapy:wake:' .. worker
+  redis.call('LPUSH', key, 's')
+  redis.call('LTRIM', key, 0, 0)
+  redis.call('PEXPIRE', key, 60000)
+end
+
 -- Workers that stand by may join when there is more to do than the members can start: as many as may
 -- have a child more. One that was called counts for a moment as if it had a claim (`=<worker>`), so that
--- the next commits do not call others to the same place.
+-- the next commits do not call others to the same place. A new crawl is shown to a few workers only; the
+-- others hear of it, once, when it wants more than have come.
 local CALLED_MS = 1000
 local function wake_standby(ready_per_child, now)
   local members = redis.call('ZCARD', P .. 'members')
@@ -115,12 +124,16 @@ local function wake_standby(ready_per_child, now)
   if count > 0 then count = count - redis.call('ZCOUNT', P .. 'claims', now, '+inf') end
   for _ = 1, count do
     local worker = redis.call('LPOP', P .. 'standby')
-    if not worker then return end
+    if not worker then
+      if M.called == 1 then return end
+      M.called = 1
+      for _, name in ipairs(redis.call('ZRANGEBYSCORE', 'vscrapy:workers:due', now, '+inf')) do
+        wake_worker(name)
+      end
+      return
+    end
     redis.call('ZADD', P .. 'claims', now + CALLED_MS, '=' .. worker)
-    local key = 'vscrapy:wake:' .. worker
-    redis.call('LPUSH', key, 's')
-    redis.call('LTRIM', key, 0, 0)
-    redis.call('PEXPIRE', key, 60000)
+    wake_worker(worker)
   end
 end
 
