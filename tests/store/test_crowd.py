@@ -7,7 +7,7 @@ import pytest
 from tests.store.driver import Child, order, requests
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
-from vscrapy_magic.store.frontier import Frontier
+from vscrapy_magic.store.frontier import CLAIM_TTL_MS, Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName, crawl_key, global_key
 from vscrapy_magic.store.messages import CrawlState, SlotLimit, WorkerRecord
 from vscrapy_magic.store.placement import SHOWN_TO
@@ -200,6 +200,17 @@ def test_a_worker_that_was_called_and_does_not_come_makes_way(store: Store) -> N
     assert store.client.zrem(crawl_key(frontier.crawl_id, "claims"), f"={name}")  # a second later
     first.step(requests=requests(range(100, 200)))
     assert called(store) == {"s0", "s1"} - {name}
+
+
+def test_a_crawl_whose_first_worker_died_on_its_way_is_soon_offered_to_others(store: Store) -> None:
+    frontier = order(store)
+    assert frontier.reserve(MemberToken("a.1"), WorkerName("a"))
+    assert not frontier.reserve(MemberToken("b.1"), WorkerName("b"))
+    claims = crawl_key(frontier.crawl_id, "claims")
+    store.client.zincrby(claims, -CLAIM_TTL_MS / 2, "a.1")  # five seconds later
+    assert frontier.reserve(MemberToken("b.1"), WorkerName("b"))
+    Child(frontier, "b.1")
+    assert not frontier.reserve(MemberToken("c.1"), WorkerName("c"))  # one is enough for now
 
 
 def test_ten_pages_bring_no_more_than_three_children(store: Store) -> None:

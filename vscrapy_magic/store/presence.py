@@ -13,7 +13,7 @@ import msgspec
 from vscrapy_magic import config
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
-from vscrapy_magic.store.frontier import MEMBER_TTL_MS, READY_PER_CHILD
+from vscrapy_magic.store.frontier import CLAIM_TTL_MS, MEMBER_TTL_MS, READY_PER_CHILD
 from vscrapy_magic.store.keys import CrawlId, SessionId, WorkerName, global_key
 from vscrapy_magic.store.messages import CrawlState, SessionRecord, WorkerRecord, decode, encode
 from vscrapy_magic.store.scripts import load_script
@@ -128,7 +128,7 @@ class Presence:
         )
         args: list[bytes | str | int] = [
             *(ttl_ms, SESSION_GRACE_MS, BEAT_MS, FORGET_MS, VERDICT_MS),
-            *(int(kind == "sessions"), READY_PER_CHILD, MEMBER_TTL_MS),
+            *(int(kind == "sessions"), READY_PER_CHILD, MEMBER_TTL_MS, CLAIM_TTL_MS),
             *(part for pair in records for part in pair),
         ]
         alive, silent_ms, gone, live, crawls = self._store.call(load_script("beat"), keys, args)

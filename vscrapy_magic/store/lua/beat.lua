@@ -3,7 +3,7 @@
 -- KEYS: records and deadlines (of this kind), records and deadlines of sessions, gone sessions, when
 --   sessions were last heard of, `judged`, index of live crawls.
 -- ARGV: ttl_ms, grace_ms, beat_ms, forget_ms, verdict_ms, session (1 when a session beats), ready
---   requests a child, ttl_ms of members, then name and record of each.
+--   requests a child, ttl_ms of members and of claims, then name and record of each.
 -- Returns: {alive (0: this session was judged gone before), its silence then in ms, gone sessions
 --   (id, silence in ms, ...; 0: its process has ended), live crawls, of each what workers must know of
 --   it (nothing for a session): state or '' when it is past its retention, close_reason, why, members,
@@ -31,7 +31,7 @@ local function silence(name, verdict)
 end
 
 local alive, silent = 1, 0
-for i = 9, #ARGV, 2 do
+for i = 10, #ARGV, 2 do
   local verdict = ARGV[6] == '1' and redis.call('ZSCORE', KEYS[5], ARGV[i])
   if verdict then
     alive, silent = 0, silence(ARGV[i], tonumber(verdict))
@@ -68,7 +68,7 @@ for i, id in ipairs(ARGV[6] == '0' and live or {}) do
   local m = redis.call('HMGET', P .. 'meta', 'state', 'close_reason', 'why', 'queued', 'workers', 'judged_ms')
   local members = redis.call('ZCARD', P .. 'members')
   local wanted = children_allowed(members, tonumber(m[4]) or 0, tonumber(m[5]) or 0, tonumber(ARGV[7]))
-  wanted = math.max(0, wanted - members - redis.call('ZCOUNT', P .. 'claims', now, '+inf'))
+  wanted = math.max(0, wanted - members - children_coming(P .. 'claims', members, now, tonumber(ARGV[9])))
   local due = redis.call('ZRANGE', P .. 'members', 0, 0, 'WITHSCORES')[2]
   local at_risk = due and tonumber(due) - now <= tonumber(ARGV[8]) / 2
   crawls[i] = {m[1] or '', m[2] or '', m[3] or '', members, wanted, now - (tonumber(m[6]) or 0),
