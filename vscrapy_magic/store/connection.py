@@ -184,9 +184,11 @@ class Store:
                 if not connection.can_read(timeout_s + self._timeout_s):
                     raise redis.TimeoutError("no answer to a blocking read")
                 return connection.read_response() is not None
-            except BaseException:
+            except BaseException as exc:
                 # An answer that is still to come must not be taken for that of the next wait.
                 connection.disconnect()  # type: ignore[no-untyped-call]
+                if self._closed and isinstance(exc, TypeError):  # the driver's, without a socket
+                    raise StoreError(f"the connection to {self.address} has been closed") from exc
                 raise
             finally:
                 self._waiting.release(connection)
