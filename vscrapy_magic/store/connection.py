@@ -187,7 +187,7 @@ class Store:
             except BaseException as exc:
                 # An answer that is still to come must not be taken for that of the next wait.
                 connection.disconnect()  # type: ignore[no-untyped-call]
-                if self._closed and isinstance(exc, TypeError):  # the driver's, without a socket
+                if isinstance(exc, TypeError):  # the driver's, when `close` took its socket away
                     raise StoreError(f"the connection to {self.address} has been closed") from exc
                 raise
             finally:
