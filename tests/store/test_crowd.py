@@ -1,11 +1,13 @@
 """Many workers: what one of them does costs no more and wakes no more because there are others."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.store.driver import Child, order, requests
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.frontier import CLAIM_TTL_MS, Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName, crawl_key, global_key
@@ -14,6 +16,8 @@ from vscrapy_magic.store.placement import SHOWN_TO
 from vscrapy_magic.store.presence import Presence
 
 FEW, MANY = 3, 60
+TRIALS = 5
+LONGEST_MS = 20.0
 
 
 def crew(frontier: Frontier, count: int) -> list[Child]:
@@ -278,3 +282,30 @@ def test_a_beat_says_what_a_worker_must_know_of_each_crawl(
     Crawls(store).kill(queued.crawl_id)
     (second,) = presence.beat_worker(worker_record).crawls
     assert (second.wanted, second.at_risk) == (0, True)
+
+
+def test_what_concerns_all_of_two_hundred_members_is_one_short_command(store: Store) -> None:
+    took_ms: dict[str, list[float]] = {}
+    for _ in range(TRIALS):  # of each the shortest: others waited for a processor
+        store.client.flushall()
+        beats(store, 200)
+        frontier = order(store)
+        for number in range(200):
+            frontier.join(MemberToken(f"b{number}.1"), WorkerName(f"b{number}"))
+        crawl_id, crawls = frontier.crawl_id, Crawls(store)
+        store.client.hset(crawl_key(crawl_id, "meta"), "judged_ms", 1)
+        work: dict[str, Callable[[], object]] = {
+            "stood still": frontier.renew,
+            "settings": partial(Control(store).set, crawl_id, {"workers": 150}),
+            "stop": partial(crawls.stop, crawl_id),
+            "kill": partial(crawls.kill, crawl_id),
+        }
+        for name, call in work.items():
+            store.client.config_set("slowlog-log-slower-than", 0)
+            store.client.slowlog_reset()
+            call()
+            longest = max(entry["duration"] for entry in store.client.slowlog_get(128))
+            store.client.config_set("slowlog-log-slower-than", 10_000)
+            took_ms.setdefault(name, []).append(longest / 1000)
+    shortest = {name: min(each) for name, each in took_ms.items()}
+    assert max(shortest.values()) < LONGEST_MS, shortest
