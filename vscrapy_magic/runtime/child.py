@@ -99,7 +99,7 @@ class Child:
 
     def _take_part(self, store: Store) -> ExitCode:
         crawls = Crawls(store)
-        view = crawls.view(self._order.crawl_id)
+        view = crawls.view(self._order.crawl_id, named=False)
         if view.over:
             return ExitCode.DONE
         spec = view.spec

@@ -183,6 +183,12 @@ class Frontier:
             gone=tuple(MemberToken(token.decode()) for token in gone),
         )
 
+    def members(self) -> list[MemberToken]:
+        """The children that take part."""
+        with self.store.errors_wrapped():
+            found = self.store.client.zrange(crawl_key(self.crawl_id, "members"), 0, -1)
+        return [MemberToken(raw.decode()) for raw in found]
+
     def leave(self, token: MemberToken) -> CrawlState:
         """End a membership after the spider is closed; the last one ends the crawl. Idempotent."""
         return CrawlState(self._call("leave", token, "left")[1].decode())

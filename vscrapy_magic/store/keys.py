@@ -35,7 +35,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow(
         "members", "zset", "join, renew, leave", "judge", "end of crawl", "children of the crawl"
     ),
-    KeyRow("claims", "zset", "reserve, renew", "reserve", "end of crawl", "children being started"),
+    KeyRow("claims", "zset", "reserve, renew, step", "reserve, step", "end of crawl", "workers"),
     KeyRow("standby", "list", "reserve", "step", "end of crawl", "workers"),
     KeyRow("m:<token>", "hash", "step", "step", "member leaves", "fixed fields"),
     KeyRow("l:<token>", "hash", "step", "step, judge", "member leaves", "leases of one child"),
@@ -65,6 +65,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     ),
     KeyRow("files", "hash", "child, supervisor", "sender", "retention", "50 MB and 200 files"),
     KeyRow("parked", "list", "step", "step", "end of crawl", "members"),
+    KeyRow("holding", "list", "step", "step", "end of crawl", "members"),
     KeyRow("wake:<token>", "list", "step", "child", "member leaves", "1 entry"),
 )
 

@@ -8,6 +8,7 @@ at most a beat. Never imports Scrapy: children come from a zygote (`zygote.py`).
 import contextlib
 import logging
 import os
+import random
 import selectors
 import threading
 import time
@@ -36,6 +37,9 @@ from vscrapy_magic.worker.source import Source
 logger = logging.getLogger(__name__)
 
 IDLE_BEAT_S: Final = 2.0
+IDLE_SPREAD_S: Final = (
+    0.4  # at most so much less: those that were woken at once do not look so for ever
+)
 BUSY_BEAT_S: Final = 1.0  # while there are crawls: leases are renewed with it
 TICK_S: Final = 0.1  # while a child is stopping
 FLUSH_S: Final = 0.1  # between two batches of lines
@@ -280,7 +284,8 @@ class Supervisor:
             self._look_at = max(self._look_at, now + RETRY_S)
             return
         if self._look_at > now:
-            self._look_at = now + (BUSY_BEAT_S if plan.busy else IDLE_BEAT_S)
+            idle_s = IDLE_BEAT_S - IDLE_SPREAD_S * random.random()  # noqa: S311 - no secret
+            self._look_at = now + (BUSY_BEAT_S if plan.busy else idle_s)
         for number, record in enumerate(self._records):
             slots = plan.slots.get(record.name, record.slots)
             self._records[number] = msgspec.structs.replace(record, slots=slots)
@@ -306,7 +311,7 @@ class Supervisor:
             url=self._store.url,
             folder=str(folder),
         )
-        output = Output(tenant.crawl_id, tenant.worker, _level(start.view.spec))
+        output = Output(tenant.crawl_id, tenant.worker, _level(start.spec))
         place = (tenant.worker, tenant.crawl_id)
         fail_point("supervisor_before_fork")
         try:

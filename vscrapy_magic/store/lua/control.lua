@@ -10,6 +10,7 @@ local P = KEYS[1]
 --!include meta
 --!include slots
 --!include queue
+--!include allowed
 --!include members
 if not meta_load() then return {'unknown'} end
 if FINAL[M.state] or M.state == 'closing' or M.state == 'stopping' then
@@ -40,7 +41,7 @@ end
 redis.call('HSET', P .. 'control', unpack(ARGV, at + 1))
 M.control = M.control + 1
 wake_all()
-wake_standby(tonumber(ARGV[1]))
+wake_standby(tonumber(ARGV[1]), now)
 settle(now)
 meta_flush()
 return {'ok', M.control}

@@ -7,6 +7,7 @@ local P = KEYS[1]
 --!include meta
 --!include slots
 --!include queue
+--!include allowed
 --!include members
 if not meta_load() then return {'unknown'} end
 if FINAL[M.state] then return {'over', M.state, M.close_reason} end

@@ -4,13 +4,14 @@
 --   started (claims), then tokens of children that may be members.
 -- Returns: {'ok', state, close_reason, control, session, gone tokens}, or {'unknown'}.
 --
--- If nobody judged for more than two beats, the server, the network or the whole machine stood still:
--- everybody gets one full ttl from now.
+-- If nobody judged for so long that members could have missed a beat and be overdue, the server, the
+-- network or the whole machine stood still: everybody gets one full ttl from now.
 local P = KEYS[1]
 --!include clock
 --!include meta
 --!include slots
 --!include queue
+--!include allowed
 --!include members
 local JUDGED_AT_ONCE = 5 -- members removed by one call; the rest by the next
 local LEASES_AT_ONCE = 1000 -- no further member is removed once so many leases went back
@@ -19,7 +20,7 @@ if not meta_load() then return {'unknown'} end
 --!include frees_room
 if FINAL[M.state] then return {'ok', M.state, M.close_reason, M.control, M.session, {}} end
 local now, ttl = now_ms(), tonumber(ARGV[1])
-if now - M.judged_ms > 2 * tonumber(ARGV[2]) then
+if now - M.judged_ms > ttl - tonumber(ARGV[2]) then
   for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, -1)) do
     redis.call('ZADD', P .. 'members', 'XX', now + ttl, token)
   end
