@@ -22,6 +22,12 @@ test per touch fails where a version has not. What is not public, and in which v
 - `Scraper._process_spidermw_output_async` (2.19; where it is missing outputs of one callback may
   pile up): a callback whose outputs wait to be committed waits, too.
 - `RobotsTxtMiddleware._parsers`, `_parserimpl` and `CookiesMiddleware.jars` (2.13-2.19).
+- `Scraper.close_spider_async` (2.14-2.19) and `close_spider` (2.13): public, but overridden:
+  Scrapy logs what they raise, and nobody hears of it.
+- `MiddlewareManager.middlewares` (2.13-2.19), and variables in frames of a traceback, which
+  `blame.py` only reads: `method`, `request`, `response`, `exception` of the managers in
+  `scrapy.core`, `obj` of `MiddlewareManager._process_chain` (2.14-2.19), and the class that
+  `build_from_crawler` got. Where they are missing, the component's own variables are taken.
 """
 
 import inspect
@@ -42,6 +48,8 @@ from scrapy.utils.misc import build_from_crawler
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from vscrapy_magic.runtime.capture import error_of
+from vscrapy_magic.runtime.inline import Asker, Inline, asker
 from vscrapy_magic.runtime.room import Room
 from vscrapy_magic.runtime.tracker import PART_OUTPUTS, Run, RunState, Tracker, working_for
 
@@ -88,6 +96,7 @@ class LeasedEngine(ExecutionEngine):
         if not _KEEPS_CONTEXT:
             self._keep_context()
         self._hold_outputs_back()
+        self._hear_of_closing()
 
     # What a lease covers.
 
@@ -97,9 +106,24 @@ class LeasedEngine(ExecutionEngine):
             # Awaited inside a callback: it belongs to the lease of that callback.
             run = self.tracker.current()
             if run is not None:
-                self.tracker.attach(run, request)
+                return self._download_inline(request, run)
         with working_for(run):
             return super()._download(request)
+
+    def _download_inline(self, request: Request, run: Run) -> "Deferred[Response | Request]":
+        """Keep the response, too, for whoever runs the code again that awaits it."""
+        self.tracker.attach(run, request)
+        who = asker() or (Asker.SPIDER if run.scraping else Asker.DOWNLOADER_MIDDLEWARE)
+        with working_for(run):
+            done = super()._download(request)
+
+        def keep(result: Any) -> Any:
+            if run.state is RunState.RUNNING:
+                run.inline = run.inline or Inline()
+                run.inline.keep(result, who)
+            return result
+
+        return done.addCallback(keep)
 
     def _handle_downloader_output(
         self, result: Request | Response | Failure, request: Request
@@ -108,6 +132,7 @@ class LeasedEngine(ExecutionEngine):
         if run is None:
             return super()._handle_downloader_output(result, request)
         host = self.crawler.host
+        run.scraping = True
         host.downloaded(run, request, result)
         with working_for(run):
             done = super()._handle_downloader_output(result, request)
@@ -318,6 +343,27 @@ class LeasedEngine(ExecutionEngine):
                 await super().stop_async()
             else:
                 await maybe_deferred_to_future(super().stop())
+
+    def _hear_of_closing(self) -> None:
+        scraper: Any = self.scraper
+        name = "close_spider_async" if _HAS_ASYNC_CLOSE else "close_spider"
+        close = getattr(scraper, name)
+
+        async def closing() -> None:
+            try:
+                await close()
+            except Exception as exc:
+                self.crawler.host.failures.not_closed(exc)
+                raise
+
+        def closing_deferred(*args: Any) -> Any:
+            def failed(failure: Failure) -> Failure:
+                self.crawler.host.failures.not_closed(error_of(failure))
+                return failure
+
+            return close(*args).addErrback(failed)
+
+        setattr(scraper, name, closing if _HAS_ASYNC_CLOSE else closing_deferred)
 
     def cancel_start(self) -> None:
         """Iterate `start()` no further; what it has brought stays."""

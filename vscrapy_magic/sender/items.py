@@ -100,6 +100,11 @@ class FailureList(_Lazy[FailureRecord]):
     def _read(self, output: Output) -> list[FailureRecord]:
         return failures_in(output)
 
+    @property
+    def left_out(self) -> int:
+        """How many more there were of which nothing but their number is kept."""
+        return self._spool.left_out
+
     def groups(self) -> list[FailureGroup]:
         """Failures by what they are and where, the most frequent first."""
         if not self._spool.collects:
