@@ -37,6 +37,7 @@ from vscrapy_magic.runtime.blame import (
 )
 from vscrapy_magic.runtime.capture import Recorder, Seen, error_of, sight
 from vscrapy_magic.runtime.codec import SpiderCodec
+from vscrapy_magic.runtime.frames import own_entries
 from vscrapy_magic.runtime.inline import Asker
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Tracker, run_in, working_for
 from vscrapy_magic.store.failures import BODY_BYTES_MAX, FailureKind, FailureRecord
@@ -57,6 +58,7 @@ FULL_BYTES_MAX: Final = 64 * 1024 * 1024  # of all full records of a child; late
 LOG_LINES: Final = 20  # logged before the failure
 LOG_LINE_CHARS: Final = 300
 _OURS: Final = __name__.partition(".")[0]
+_SCRAPY: Final = "scrapy"
 _ASKERS: Final = {
     FailureKind.ITEM: Asker.PIPELINE,
     FailureKind.DOWNLOADER_MIDDLEWARE: Asker.DOWNLOADER_MIDDLEWARE,
@@ -121,16 +123,17 @@ class Failures:
         Args:
             told: what the signal carried.
         """
-        owner = getattr(receiver, "__self__", None)
-        if type(owner).__module__.partition(".")[0] == _OURS:
-            return  # Scrapy has logged it
+        owner, exc = getattr(receiver, "__self__", None), error_of(error)
+        maker = type(owner).__module__.partition(".")[0]
+        if maker == _OURS or (maker == _SCRAPY and not own_entries(exc)):
+            return  # no code of the user's; Scrapy has logged it
         is_spiders = owner is None or owner is self._crawler.spider
         name = "closed" if receiver is Spider.close else function_name(receiver)
         response = told.get("response")
         self._add(
             Seen(
                 FailureKind.SIGNAL,
-                error_of(error),
+                exc,
                 component="" if is_spiders else path_name(owner),
                 callback=name,
                 request=told.get("request") or getattr(response, "request", None),

@@ -38,6 +38,10 @@ class _BoundedRepr(reprlib.Repr):
         self.maxlevel = _REPR_LEVELS
         self._hide = hide
 
+    def hidden(self, x: Any) -> str:
+        """The repr of something; that of its parts does not show which of them are secret."""
+        return self._hide(self.repr(x))
+
     def repr_str(self, x: str, level: int) -> str:
         return super().repr_str(self._hide(_ends(x)), level)
 
@@ -169,11 +173,11 @@ def _in_words(file: str, line: int, function: str) -> str:
     return f"{file}, line {line}, in {function}"
 
 
-def _locals(frame: FrameType, bounded: reprlib.Repr) -> dict[str, str]:
+def _locals(frame: FrameType, bounded: _BoundedRepr) -> dict[str, str]:
     shown = {}
     for name, value in list(frame.f_locals.items())[:LOCALS_MAX]:
         try:
-            shown[name] = bounded.repr(value)
+            shown[name] = bounded.hidden(value)
         except Exception as exc:  # noqa: BLE001 - a repr of the user's own may raise anything
             shown[name] = f"<its repr raised {type(exc).__name__}>"
     return shown
