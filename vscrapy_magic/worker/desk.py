@@ -265,8 +265,12 @@ class Desk:
         try:
             if parcel is not None and not parcel.is_empty:
                 parcel.announce()
-            buried = Frontier(self._store, crawl_id).reclaim(
-                token, suspects=burial.suspects, clear=burial.clear
+            frontier = Frontier(self._store, crawl_id)
+            buried = frontier.reclaim(
+                token,
+                suspects=burial.suspects,
+                clear=burial.clear,
+                failure=_death_packet(frontier, burial),
             )
         except CrawlNotFoundError:
             self._logs.forget(crawl_id)
@@ -321,6 +325,17 @@ class Desk:
         self._carry()
         if is_done:
             self._send(parcel.burial.output)
+
+
+def _death_packet(frontier: Frontier, burial: Burial) -> bytes:
+    """The failure that a death is, packed as a child packs failures; empty for none."""
+    if burial.death is None:
+        return b""
+    payload, attempt = b"", 1
+    if len(burial.suspects) == 1:
+        payload, attempt = frontier.held(burial.tenant.token, burial.suspects[0])
+    record = burial.death.record(payload, attempt, len(burial.suspects))
+    return msgspec.msgpack.encode([record])
 
 
 def _is_stopping(view: CrawlView) -> bool:
