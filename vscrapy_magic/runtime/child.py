@@ -7,6 +7,7 @@ main thread; the store is spoken with by threads, and the supervisor by another 
 
 import argparse
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -117,6 +118,8 @@ class Child:
         except StateError as exc:
             logger.info("%s", exc)
             return ExitCode.DONE
+        # What is here now stays: looking for garbage costs a tenth from now on (see failures.py).
+        gc.freeze()
         self._crawler = LeasedCrawler(kind, settings, self._seat(frontier, spec))
         self._loop(spec)
         if self._failure is not None and not hasattr(self._crawler, "host"):

@@ -12,6 +12,7 @@ an errback hears of it, because those are written for sites that fail.
 import contextlib
 import contextvars
 import dataclasses
+import gc
 import logging
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 from scrapy import Request, Spider, signals
 from scrapy.exceptions import IgnoreRequest
+from scrapy.http import Response
 from scrapy.settings import BaseSettings
 from twisted.python.failure import Failure
 
@@ -55,6 +57,8 @@ FULL_CAPTURES: Final = 5  # of one group and child; later ones have no response,
 RECORDS_MAX: Final = 10_000  # of one group and child; later ones are only counted
 GROUPS_MAX: Final = 2_000  # groups told apart by one child; of others there are short records
 FULL_BYTES_MAX: Final = 64 * 1024 * 1024  # of all full records of a child; later ones are short
+# Of bodies that failed: then what exceptions keep alive in cycles is looked for (2 ms; see child.py).
+GARBAGE_BYTES: Final = 4 * 1024 * 1024
 LOG_LINES: Final = 20  # logged before the failure
 LOG_LINE_CHARS: Final = 300
 _OURS: Final = __name__.partition(".")[0]
@@ -74,6 +78,7 @@ class Failures:
         self._recorder = recorder_for(crawler.seat, crawler.settings, codec)
         self._seen: Counter[str] = Counter()
         self._full_bytes = 0
+        self._garbage_bytes = 0
         self._log = _LastLines()
         logging.root.addHandler(self._log)
         crawler.signals.connect(self._spider_error, signals.spider_error)
@@ -236,6 +241,20 @@ class Failures:
             self._keep(seen)
         except Exception:
             logger.exception("A failure could not be recorded")
+        self._collect(seen.response)
+
+    def _collect(self, response: Any) -> None:
+        """Let responses go that failed before.
+
+        An exception, its traceback and a frame that knows the exception are a cycle; one is in
+        Scrapy's own frames. The interpreter looks for them too seldom: it counts objects, not what
+        hangs on them.
+        """
+        if isinstance(response, Response):
+            self._garbage_bytes += len(response.body)
+        if self._garbage_bytes > GARBAGE_BYTES and gc.isenabled():
+            self._garbage_bytes = 0
+            gc.collect()
 
     def _keep(self, seen: Seen) -> None:
         at = sight(seen)
