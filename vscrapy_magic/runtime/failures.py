@@ -57,7 +57,7 @@ FULL_CAPTURES: Final = 5  # of one group and child; later ones have no response,
 RECORDS_MAX: Final = 10_000  # of one group and child; later ones are only counted
 GROUPS_MAX: Final = 2_000  # groups told apart by one child; of others there are short records
 FULL_BYTES_MAX: Final = 64 * 1024 * 1024  # of all full records of a child; later ones are short
-# Of bodies that failed: then what exceptions keep alive in cycles is looked for (2 ms; see child.py).
+# Of bodies that failed; then what exceptions keep alive in cycles is looked for, which takes 2 ms.
 GARBAGE_BYTES: Final = 4 * 1024 * 1024
 LOG_LINES: Final = 20  # logged before the failure
 LOG_LINE_CHARS: Final = 300
