@@ -70,7 +70,7 @@ def blamed(
         frame, code = trace.tb_frame, trace.tb_frame.f_code
         if code in others:
             found = None
-        elif code.co_name in hooks and id(own := _first(frame)) in known:
+        elif code.co_name in hooks and id(own := first_argument(frame)) in known:
             if not _passes_on(exc, frame, code.co_name):
                 found = _called(own, code.co_name, frame, before)
         elif _is_manager(frame) and not _is_scrapys(trace.tb_next):
@@ -90,7 +90,7 @@ def made(exc: BaseException) -> tuple[Any, str]:
         if below:
             name, below = code.co_name, False
         if code.co_name == _MAKER and code.co_argcount:
-            kind, name, below = _first(trace.tb_frame), "", True
+            kind, name, below = first_argument(trace.tb_frame), "", True
     return kind, name
 
 
@@ -137,7 +137,7 @@ def _traces(exc: BaseException) -> Iterator[TracebackType]:
         trace = trace.tb_next
 
 
-def _first(frame: FrameType) -> Any:
+def first_argument(frame: FrameType) -> Any:
     """The first argument of a frame's function: `self` of a method."""
     code = frame.f_code
     return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None

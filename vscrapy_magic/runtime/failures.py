@@ -32,6 +32,7 @@ from vscrapy_magic.runtime.blame import (
     arguments,
     blamed,
     code_of,
+    first_argument,
     frames_of,
     function_name,
     made,
@@ -39,7 +40,7 @@ from vscrapy_magic.runtime.blame import (
 )
 from vscrapy_magic.runtime.capture import Recorder, Seen, error_of, sight
 from vscrapy_magic.runtime.codec import SpiderCodec
-from vscrapy_magic.runtime.frames import own_entries
+from vscrapy_magic.runtime.frames import own_frame
 from vscrapy_magic.runtime.inline import Asker
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Tracker, run_in, working_for
 from vscrapy_magic.store.failures import BODY_BYTES_MAX, FailureKind, FailureRecord
@@ -129,11 +130,15 @@ class Failures:
             told: what the signal carried.
         """
         owner, exc = getattr(receiver, "__self__", None), error_of(error)
-        maker = type(owner).__module__.partition(".")[0]
-        if maker == _OURS or (maker == _SCRAPY and not own_entries(exc)):
-            return  # no code of the user's; Scrapy has logged it
-        is_spiders = owner is None or owner is self._crawler.spider
         name = "closed" if receiver is Spider.close else function_name(receiver)
+        if type(owner).__module__.partition(".")[0] in {_OURS, _SCRAPY}:
+            frame = own_frame(exc)
+            if frame is None:
+                return  # no code of the user's; Scrapy has logged it
+            if not frames_of(exc, code_of(receiver)):
+                # Scrapy 2.13 names the last handler of a signal for any that is a coroutine.
+                owner, name = first_argument(frame), frame.f_code.co_name
+        is_spiders = owner is None or owner is self._crawler.spider
         response = told.get("response")
         self._add(
             Seen(

@@ -106,6 +106,12 @@ def own_entries(exc: BaseException) -> list[Entry]:
     return entries[-FRAMES_MAX:]
 
 
+def own_frame(exc: BaseException) -> FrameType | None:
+    """The outermost frame of the user's code that an exception itself went through."""
+    entries = _own_entries(exc.__traceback__)
+    return entries[0][0] if entries else None
+
+
 def _own_entries(trace: TracebackType | None) -> list[Entry]:
     here = _here()
     found: deque[Entry] = deque(maxlen=FRAMES_MAX)

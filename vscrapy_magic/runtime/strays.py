@@ -16,7 +16,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from vscrapy_magic.runtime.capture import error_of
-from vscrapy_magic.runtime.frames import own_entries
+from vscrapy_magic.runtime.frames import own_frame
 
 _DEFERREDS: Final = "twisted.internet.defer"  # the name under which Twisted logs unhandled errors
 
@@ -75,19 +75,19 @@ class Strays:
         failure = event.get("log_failure")
         if isinstance(failure, Failure):
             exc = error_of(failure)
-            if event.get("log_namespace") == _DEFERREDS or own_entries(exc):
+            if event.get("log_namespace") == _DEFERREDS or own_frame(exc) is not None:
                 self._tell(exc, "", None)
 
     def _of_interpreter(self, event: Any) -> None:
         exc = event.exc_value
-        if exc is not None and own_entries(exc):
+        if exc is not None and own_frame(exc) is not None:
             name = getattr(event.object, "__qualname__", "")
             # A thread may have dropped it.
             self._post(self._tell, exc, str(name), None)
         self._unraisable(event)
 
     def _of_thread(self, event: Any) -> None:
-        if event.exc_value is not None and own_entries(event.exc_value):
+        if event.exc_value is not None and own_frame(event.exc_value) is not None:
             name = "" if event.thread is None else event.thread.name
             self._post(self._tell, event.exc_value, name, None)
         if self._in_thread is not None:
