@@ -184,3 +184,9 @@ def test_a_process_that_ends_itself_before_it_works_fails_the_crawl(
         view = crawl.wait(60)
         assert view.state is CrawlState.FAILED, crawl.log()
         assert "while loading, 3 times in a row" in view.why, view
+        deaths = crawl.failures()
+        assert {death.kind for death in deaths} == {"crash"}, deaths
+        assert len({death.group for death in deaths}) == 1
+        if "string_at" in where:
+            assert deaths[0].place.endswith("in __init__")
+            assert deaths[0].traceback.startswith("Fatal Python error: Segmentation fault")

@@ -334,7 +334,11 @@ def _death_packet(frontier: Frontier, burial: Burial) -> bytes:
     payload, attempt = b"", 1
     if len(burial.suspects) == 1:
         payload, attempt = frontier.held(burial.tenant.token, burial.suspects[0])
-    record = burial.death.record(payload, attempt, len(burial.suspects))
+    try:
+        record = burial.death.record(payload, attempt, len(burial.suspects))
+    except Exception:  # whatever a request of another version holds, its lease must go back
+        logger.exception("What a child died of could not be told")
+        return b""
     return msgspec.msgpack.encode([record])
 
 
