@@ -21,9 +21,14 @@ _SECRET_META: Final = frozenset({"http_pass"})  # of Scrapy's HttpAuthMiddleware
 _PROXY: Final = "proxy"
 _USER: Final = re.compile(r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)")
 _USER_BYTES: Final = re.compile(_USER.pattern.encode())
-_HEADER: Final = re.compile(
-    r"\b((?:proxy-)?authorization|(?:set-)?cookie)(['\"]?\s*[:=]\s*[\[(]?\s*b?['\"]?)"
-    r"(?=[^\s'\"\[\]])[^'\"\]\r\n]+",
+# `Cookie: a=b`, as it is sent; and `{'cookie': [b'a=b']}` or `cookie='a=b'`, as Python shows it.
+# Code that only names a header (`cookie = find(response)`) is left alone.
+_SENT: Final = re.compile(
+    r"\b((?:Proxy-)?Authorization|(?:Set-)?Cookie)(: *)[^\s'\"\[\]({][^'\"\]\r\n]*"
+)
+_SHOWN: Final = re.compile(
+    r"\b((?:proxy-)?authorization|(?:set-)?cookie)(['\"]?\s*[:=]\s*[\[(]?\s*b?(?P<q>['\"]))"
+    r"(?:(?!(?P=q))[^\r\n])+",
     re.IGNORECASE,
 )
 
@@ -75,7 +80,7 @@ class Hider:
         text = self.values(text)
         if "@" in text:
             text = _USER.sub(MASK, text)
-        return _HEADER.sub(rf"\1\2{MASK}", text)
+        return _SHOWN.sub(rf"\1\2{MASK}", _SENT.sub(rf"\1\2{MASK}", text))
 
     def data(self, data: bytes) -> bytes:
         """Packed data without the values that are known; its length stays: it is to be read."""
