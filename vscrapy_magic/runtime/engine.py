@@ -17,8 +17,8 @@ test per touch fails where a version has not. What is not public, and in which v
   up to 2.15, monotonic later), `_get_concurrency_delay` (up to 2.17; says whether the downloader
   looks at spider attributes), `Downloader._delay` (from 2.18).
 - `DownloaderMiddlewareManager.methods`, `Scraper.handle_spider_output_async` and
-  `_process_spidermw_output` (2.13 only): these run in whatever context a Deferred fires there;
-  later versions run them in the context of their request.
+  `_process_spidermw_output` (2.13 only, in `contexts.py`): these run in whatever context a Deferred
+  fires there; later versions run them in the context of their request.
 - `Scraper._process_spidermw_output_async` (2.19; where it is missing outputs of one callback may
   pile up): a callback whose outputs wait to be committed waits, too.
 - `RobotsTxtMiddleware._parsers`, `_parserimpl` and `CookiesMiddleware.jars` (2.13-2.19).
@@ -32,7 +32,7 @@ test per touch fails where a version has not. What is not public, and in which v
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
+from collections.abc import AsyncIterator, Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
 import scrapy.core.downloader as downloader_module
@@ -49,6 +49,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from vscrapy_magic.runtime.capture import error_of
+from vscrapy_magic.runtime.contexts import keep_context
 from vscrapy_magic.runtime.inline import Asker, Inline, asker
 from vscrapy_magic.runtime.room import Room
 from vscrapy_magic.runtime.tracker import PART_OUTPUTS, Run, RunState, Tracker, working_for
@@ -94,7 +95,7 @@ class LeasedEngine(ExecutionEngine):
             and not _KEEPS_CONTEXT
         )
         if not _KEEPS_CONTEXT:
-            self._keep_context()
+            keep_context(self.downloader.middleware, self.scraper, self.tracker)
         self._hold_outputs_back()
         self._hear_of_closing()
 
@@ -390,41 +391,6 @@ class LeasedEngine(ExecutionEngine):
                 waiting.errback(Failure(given_back))  # type: ignore[no-untyped-call]
         return taken
 
-    # Scrapy 2.13 only
-
-    def _keep_context(self) -> None:
-        methods = self.downloader.middleware.methods
-        for name in ("process_request", "process_response", "process_exception"):
-            for place, method in enumerate(methods[name]):
-                if method is not None:
-                    methods[name][place] = self._in_context(method)
-        scraper: Any = self.scraper
-        handle, process = scraper.handle_spider_output_async, scraper._process_spidermw_output
-
-        def handle_output(result: Any, request: Request, response: Any) -> Awaitable[None]:
-            run = self.tracker.run_of(request)
-            if run is not None and not isinstance(result, AsyncIterator):
-                result = _iterated_for(run, result)
-            outcome: Awaitable[None] = handle(result, request, response)
-            return outcome
-
-        def process_output(output: Any, response: Any) -> Any:
-            request = getattr(response, "request", None)
-            with working_for(self.tracker.run_of(request) or self.tracker.current()):
-                return process(output, response)
-
-        scraper.handle_spider_output_async = handle_output
-        scraper._process_spidermw_output = process_output
-
-    def _in_context(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*, request: Request, **others: Any) -> Any:
-            run = self.tracker.run_of(request) or self.tracker.current()
-            with working_for(run):
-                result = method(request=request, **others)
-                return deferred_from_coro(result) if inspect.iscoroutine(result) else result
-
-        return call
-
 
 def _is_untouched(run: Run, request: Request) -> bool:
     """Whether a lease has done nothing but wait to be sent."""
@@ -435,18 +401,6 @@ def _is_untouched(run: Run, request: Request) -> bool:
         and bool(run.requests)
         and run.requests[0] is request
     )
-
-
-def _iterated_for(run: Run, outputs: Any) -> Iterator[Any]:
-    """Outputs of a callback, each made in the context of its lease."""
-    iterator = iter(outputs)
-    while True:
-        with working_for(run):
-            try:
-                output = next(iterator)
-            except StopIteration:
-                return
-        yield output
 
 
 def knows_robots(middleware: RobotsTxtMiddleware, netloc: str) -> bool:

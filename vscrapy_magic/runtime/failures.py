@@ -92,12 +92,14 @@ class Failures:
     # What Scrapy tells.
 
     def _spider_error(self, failure: Failure, response: Any) -> None:
-        unit = self._tracker.unit()
+        request = getattr(response, "request", None)
+        with self._working_for(request):
+            unit = self._tracker.unit()
         if unit is not None:
             unit.counts.errors += 1
         if response is None:
             return  # of start(), which `start_failed` tells of with any Scrapy
-        exc, request = error_of(failure), getattr(response, "request", None)
+        exc = error_of(failure)
         spider, known = self._crawler.spider, request if isinstance(request, Request) else None
         callback = known.callback if known else None
         errback = known.errback if known else None
@@ -243,10 +245,16 @@ class Failures:
 
     def _add(self, seen: Seen) -> None:
         try:
-            self._keep(seen)
+            with self._working_for(seen.request):
+                self._keep(seen)
         except Exception:
             logger.exception("A failure could not be recorded")
         self._collect(seen.response)
+
+    def _working_for(self, request: Any) -> working_for:
+        """The lease of a request goes before the context: Scrapy 2.13 fires in that of another."""
+        run = self._tracker.run_of(request) if isinstance(request, Request) else None
+        return working_for(run or self._tracker.current())
 
     def _collect(self, response: Any) -> None:
         """Let responses go that failed before.
