@@ -1,6 +1,7 @@
 """A request that ends the process gets strikes, and three bury it; a foreign kill is no strike."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -88,7 +89,8 @@ def test_child_that_takes_too_much_memory_is_killed_with_a_strike(store: Store) 
         assert view.state is CrawlState.FINISHED, crawl.log()
         assert crawl.numbers() == dict.fromkeys([0, 2, 3, 4, 5], 1)
         line = crawl.wait_for_line("more than the 300 MB of --child-memory")
-        assert "the child was killed: it used 4" in line.text
+        # It may be measured while the 400 MB are being filled.
+        assert re.search(r"the child was killed: it used [34]\d\d MB of memory", line.text)
         assert STRIKE in line.text
         kinds = [(record.kind, record.type, record.url) for record in crawl.failures()]
         assert kinds[0] == ("memory", "MemoryLimit", "data:text/plain,1")
