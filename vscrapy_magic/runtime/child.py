@@ -7,6 +7,7 @@ main thread; the store is spoken with by threads, and the supervisor by another 
 
 import argparse
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+import msgspec
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapy.utils.log import configure_logging
@@ -24,8 +26,10 @@ from twisted.python.failure import Failure
 from vscrapy_magic.errors import MemberGoneError, StateError, StoreError, VscrapyError
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.runtime import mark
+from vscrapy_magic.runtime.capture import error_of
 from vscrapy_magic.runtime.control import Control
 from vscrapy_magic.runtime.crawl import LeasedCrawler, Seat, post
+from vscrapy_magic.runtime.failures import load_failure, recorder_for
 from vscrapy_magic.runtime.loader import (
     find_spider,
     force_settings,
@@ -41,7 +45,7 @@ from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
-from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, decode
+from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, Step, decode
 from vscrapy_magic.store.pipes import Command, ExitCode, FromChild, Phase, Report, ToChild
 from vscrapy_magic.store.scratch import hold
 from vscrapy_magic.store.shared import Defaults, Shared
@@ -63,6 +67,7 @@ class Child:
         self._crawler: LeasedCrawler | None = None
         self._failure: Failure | None = None
         self._exited = False
+        self._secrets: tuple[str, ...] = ()
         self._control = Control(order.control_fd, self._obey, self._reporter)
 
     def run(self) -> ExitCode:
@@ -103,17 +108,24 @@ class Child:
         if view.over:
             return ExitCode.DONE
         spec = view.spec
-        kind, settings = self._load(spec, crawls, Shared(store).read())
         frontier = Frontier(store, spec.crawl_id)
+        try:
+            kind, settings = self._load(spec, crawls, Shared(store).read())
+        except (Exception, SystemExit) as exc:
+            self._tell_of(exc, frontier, spec, joins=True)
+            raise
         fail_point("child_before_join")
         try:
             frontier.join(self._order.token, self._order.worker, ttl_ms=MEMBER_TTL_MS)
         except StateError as exc:
             logger.info("%s", exc)
             return ExitCode.DONE
-        seat = Seat(frontier, self._order.token, self._reporter.phase, self._order.worker)
-        self._crawler = LeasedCrawler(kind, settings, seat)
+        # What is here now stays: looking for garbage costs a tenth from now on (see failures.py).
+        gc.freeze()
+        self._crawler = LeasedCrawler(kind, settings, self._seat(frontier, spec))
         self._loop(spec)
+        if self._failure is not None and not hasattr(self._crawler, "host"):
+            self._tell_of(error_of(self._failure), frontier, spec)
         code = self._code()
         if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED}:
             if next(written_in(Path(self._order.folder)), None) is not None:
@@ -123,11 +135,41 @@ class Child:
             fail_point("child_after_leave")
         return code
 
+    def _seat(self, frontier: Frontier, spec: CrawlSpec) -> Seat:
+        return Seat(
+            frontier,
+            self._order.token,
+            self._reporter.phase,
+            self._order.worker,
+            code_version=spec.code_version,
+            secrets=self._secrets,
+        )
+
+    def _tell_of(
+        self, exc: BaseException, frontier: Frontier, spec: CrawlSpec, *, joins: bool = False
+    ) -> None:
+        """Keep what ends the crawl before there is an engine that could."""
+        if isinstance(exc, VscrapyError):
+            return  # in words of this package, which the crawl's state shows
+        settings = Settings() if self._crawler is None else self._crawler.settings
+        token = self._order.token
+        record = load_failure(exc, recorder_for(self._seat(frontier, spec), settings))
+        packet = msgspec.msgpack.encode([record])
+        try:
+            if joins:
+                frontier.join(token, self._order.worker, ttl_ms=MEMBER_TTL_MS)
+            frontier.step(Step(token=token, seq=1, failures=packet, failure_count=1))
+            if joins:
+                frontier.leave(token)
+        except VscrapyError as failed:
+            logger.info("What ended the crawl is not among its failures: %s", failed)
+
     def _load(
         self, spec: CrawlSpec, crawls: Crawls, defaults: Defaults
     ) -> tuple[type[Spider], Settings]:
         bundle = crawls.bundle(spec.bundle)
-        self._reporter.mask(bundle.env.values())
+        self._secrets = tuple(bundle.env.values())
+        self._reporter.mask(self._secrets)
         folder = Path.cwd()
         write_files(bundle, folder)
         prepare(bundle, folder)
@@ -194,6 +236,10 @@ class Child:
     def _crawl(self, crawler: LeasedCrawler, spec: CrawlSpec) -> Any:
         try:
             yield crawler.crawl(**spec.args)
+        except Exception as exc:
+            if hasattr(crawler, "host"):
+                crawler.host.failures.not_opened(exc)
+            raise
         finally:
             if hasattr(crawler, "host"):
                 yield crawler.host.flushed()

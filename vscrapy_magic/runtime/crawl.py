@@ -30,6 +30,7 @@ from vscrapy_magic.runtime.signals import LeaseSignals
 from vscrapy_magic.runtime.slots import Slots
 from vscrapy_magic.runtime.stats import CrawlStats
 from vscrapy_magic.runtime.stepper import Stepper
+from vscrapy_magic.runtime.strays import Strays
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Run, Tracker, working_for
 from vscrapy_magic.store.control import Control, Value
 from vscrapy_magic.store.frontier import Frontier
@@ -47,18 +48,23 @@ class Seat:
 
     Attributes:
         phase: is told what the child does from now on.
+        code_version: of the source that runs here.
+        secrets: values that nothing may show.
     """
 
     frontier: Frontier
     token: MemberToken
     phase: Callable[[str], None]
     worker: WorkerName
+    code_version: int = 1
+    secrets: tuple[str, ...] = ()
 
 
 class LeasedCrawler(Crawler):
     """Scrapy's crawler, whose requests are leases of a crawl."""
 
     host: "Host"
+    signals: LeaseSignals
 
     def __init__(self, spidercls: type[Spider], settings: Settings, seat: Seat) -> None:
         store, crawl_id = seat.frontier.store, seat.frontier.crawl_id
@@ -105,7 +111,11 @@ class Host:
         self._close_reason = ""
         self._leaving = False  # this child goes; the crawl goes on
         self.codec: Final = SpiderCodec(spider)
-        self.failures: Final = Failures(crawler, crawler.tracker, crawler.seat.worker)
+        self.failures: Final = Failures(crawler, self.codec)
+        self.codec.on_text = self.failures.sent_as_text
+        crawler.signals.tell = self.failures.handler_failed
+        self._strays: Final = Strays(self.failures.nobody_waited, post)
+        self._strays.listen()
         self.stats: Final = cast("CrawlStats", crawler.stats)
         self.slots: Final = Slots(engine.downloader, spider, engine.local_slot, crawler.changed)
         self.cookies: Final = Cookies(engine.downloader.middleware.middlewares, crawler.tracker)
@@ -148,7 +158,12 @@ class Host:
         self._tracker.add(Output(OutputKind.ITEM, data=record, identity=record))
 
     def _item_scraped(self, item: Any) -> None:
-        record = self.codec.encode_item(item)
+        try:
+            record = self.codec.encode_item(item)
+        except Exception as exc:
+            # Not even its text; Scrapy logs what a handler raises, and goes on without the item.
+            self.failures.sent_as_text(item, exc)
+            raise
         self._tracker.add(Output(OutputKind.ITEM, data=record, identity=record))
 
     def _response_received(self, response: Response, request: Request) -> None:
@@ -302,6 +317,7 @@ class Host:
 
     def flushed(self) -> "Deferred[None]":
         """Fires when everything that is left has been committed, or cannot be."""
+        self._strays.close()
         done: Deferred[None] = Deferred()
         self.stepper.flush(lambda: done.callback(None))
         return done

@@ -11,7 +11,8 @@ which ends when they are done.
 
 import logging
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final, Self, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from scrapy import Request, Spider
 from scrapy.core.scheduler import BaseScheduler
@@ -129,7 +130,7 @@ class LeaseScheduler(BaseScheduler):
         fingerprint = None
         if self._filters and not request.dont_filter:
             if self._own_filter:
-                if self.df.request_seen(request):
+                if self._asked(self.df, self.df.request_seen, request):
                     return self._refuse(request)
             else:
                 fingerprint = self._fingerprint(request)
@@ -178,10 +179,19 @@ class LeaseScheduler(BaseScheduler):
 
     def _fingerprint(self, request: Request) -> int:
         if self._legacy and isinstance(self.df, RFPDupeFilter):
-            data = bytes.fromhex(self.df.request_fingerprint(request))
+            data = bytes.fromhex(self._asked(self.df, self.df.request_fingerprint, request))
         else:
-            data = self._crawler.request_fingerprinter.fingerprint(request)
+            maker = self._crawler.request_fingerprinter
+            data = self._asked(maker, maker.fingerprint, request)
         return int.from_bytes(data[:_FINGERPRINT_BYTES], "big", signed=True)
+
+    def _asked(self, component: Any, ask: Callable[[Request], Any], request: Request) -> Any:
+        """What a class of the user's says of a request; Scrapy only logs what it raises."""
+        try:
+            return ask(request)
+        except Exception as exc:
+            self._host.failures.not_scheduled(exc, component, ask.__name__, request)
+            raise
 
     def _keep(
         self, request: Request, run: Run | None, fingerprint: int | None, why: CannotCrossError

@@ -292,8 +292,12 @@ class Desk:
             parcel = Parcel(self._store, burial, burial.folder)
         if parcel is not None and not parcel.is_empty:
             parcel.announce()
-        buried = Frontier(self._store, crawl_id).reclaim(
-            token, suspects=burial.suspects, clear=burial.clear
+        frontier = Frontier(self._store, crawl_id)
+        buried = frontier.reclaim(
+            token,
+            suspects=burial.suspects,
+            clear=burial.clear,
+            failure=_death_packet(frontier, burial),
         )
         if buried:
             text = "a request is given up: the process died of it three times"
@@ -345,6 +349,21 @@ class Desk:
         self._carry()
         if is_done:
             self._send(parcel.burial.output)
+
+
+def _death_packet(frontier: Frontier, burial: Burial) -> bytes:
+    """The failure that a death is, packed as a child packs failures; empty for none."""
+    if burial.death is None:
+        return b""
+    payload, attempt = b"", 1
+    if len(burial.suspects) == 1:
+        payload, attempt = frontier.held(burial.tenant.token, burial.suspects[0])
+    try:
+        record = burial.death.record(payload, attempt, len(burial.suspects))
+    except Exception:  # whatever a request of another version holds, its lease must go back
+        logger.exception("What a child died of could not be told")
+        return b""
+    return msgspec.msgpack.encode([record])
 
 
 def _is_stopping(crawl: LiveCrawl) -> bool:

@@ -8,6 +8,7 @@ import msgspec
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import CrawlSpec, WorkerRecord
 from vscrapy_magic.store.presence import LiveCrawl
+from vscrapy_magic.worker.death import Death
 from vscrapy_magic.worker.output import Output
 
 
@@ -90,6 +91,7 @@ class Burial(msgspec.Struct, frozen=True):
         clear: whether that is one; otherwise it was one of them, nobody knows which.
         died: monotonic seconds.
         folder: what it wrote there goes to the sender; then the folder is removed.
+        death: what is to be told of its end among the failures of the crawl.
     """
 
     tenant: Tenant
@@ -99,3 +101,4 @@ class Burial(msgspec.Struct, frozen=True):
     suspects: tuple[int, ...] = ()
     clear: bool = True
     folder: Path | None = None
+    death: Death | None = None

@@ -324,7 +324,7 @@ class Supervisor:
             return
         fail_point("supervisor_after_fork")
         self._watch_source()  # a spare is none any more: its pipes are a child's now
-        child = self._children[place] = Child(order, birth, output)
+        child = self._children[place] = Child(order, birth, output, start.spec.code_version)
         for fd in child.pipes:
             self._selector.register(fd, selectors.EVENT_READ, child)
 
@@ -369,9 +369,8 @@ class Supervisor:
         elif child.ended_itself and child.phase in EARLY and self._deaths[place] >= EARLY_DEATHS:
             fatal = f"its process {how} while loading, {EARLY_DEATHS} times in a row"
         tenant = Tenant(place[0], child.crawl_id, child.token)
-        self._desk.bury(
-            Burial(tenant, child.output, now, fatal, suspects, child.is_clear, child.folder)
-        )
+        burial = Burial(tenant, child.output, now, fatal, suspects, child.is_clear, child.folder)
+        self._desk.bury(msgspec.structs.replace(burial, death=child.death()))
         for fd in child.pipes.keys() - child.ended_pipes:
             self._selector.unregister(fd)
         child.close()
