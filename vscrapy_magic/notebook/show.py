@@ -183,9 +183,11 @@ class FailureText:
         if record.url:
             parts.append(f"request: {record.method} {record.url}")
             parts += [f"  {name}: {', '.join(v)}" for name, v in record.headers.items()]
+        response = record.response
         if record.cause is not None:
             parts.append(f"called with: {record.cause.type}: {record.cause.message}")
-        if (response := record.response or (record.cause and record.cause.response)) is not None:
+            response = response or record.cause.response
+        if response is not None:
             parts.append(f"response: {response.status} {response.url}")
             parts += [f"  {name}: {', '.join(v)}" for name, v in response.headers.items()]
             body = response.body.decode(errors="replace")
