@@ -26,9 +26,10 @@ class Facts:
         loose: how far the crawl gets differs from run to run also in plain Scrapy: its reason is
             the same, its items are some of `floor` or more.
         order: items are compared in their order (those that are pinned to one worker).
-        feeds: files that are written where the user is.
+        feeds: files that are written where the user is, instead of items.
         files: files that the spider writes come back.
         hits: the site is asked for the same.
+        most: at most so many requests at once at the site.
         said: a WARNING that our user reads.
         needs: modules that are not installed everywhere.
         gate: whether the site waits for all workers, so that each gets something.
@@ -45,6 +46,7 @@ class Facts:
     feeds: tuple[str, ...] = ()
     files: bool = False
     hits: bool = True
+    most: int = 0
     said: str = ""
     needs: tuple[str, ...] = ()
     gate: bool = True
@@ -106,8 +108,12 @@ FACTS: Final[dict[str, Facts]] = {
     "close_in_errback": Facts(loose=True, floor=1),
     "close_by_engine": Facts(loose=True, floor=5),
     "idle": QUICK,
+    # differences
+    "no_effect": Facts(said="STATS_CLASS has no effect", differs="scheduler/.*"),
+    "opened": Facts(differs="per_worker/.*"),
     # items
     "mixed_items": QUICK,
+    "scrapy_items": Facts(words=("-O", "s-items.jl:jsonlines"), feeds=("s-*",)),
     "pydantic_items": Facts(needs=("pydantic",)),
     # pipelines
     "pipelines": QUICK,
@@ -125,6 +131,9 @@ FACTS: Final[dict[str, Facts]] = {
     "signals": QUICK,
     "stats": QUICK,
     "addon": Facts(words=("-s", 'ADDONS={"spiders.extensions.Addon": 1}')),
+    # limits
+    "per_domain": Facts(most=3, quick=True),
+    "one_at_a_time": Facts(most=1),
     # media, caches
     "files": Facts(files=True, quick=True),
     "own_files": Facts(files=True),
@@ -155,6 +164,5 @@ def features() -> list[Feature]:
 def _name_of(node: ast.ClassDef) -> str:
     for child in node.body:
         if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == "name":
-            assert isinstance(child.value, ast.Constant)
-            return str(child.value.value)
+            return str(child.value.value) if isinstance(child.value, ast.Constant) else ""
     return ""

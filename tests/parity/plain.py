@@ -1,7 +1,7 @@
 """Plain Scrapy, many times: `scrapy` in a fork of a process that has imported it.
 
-`python -m tests.parity.plain` reads orders, a line of JSON each: working folder, words, file for the
-log; answers with the exit code. What runs is `scrapy.cmdline`, in a process of its own.
+`python -m tests.parity.plain` reads orders, a line of JSON each: working folder, words, file for
+the log; answers with the exit code. What runs is `scrapy.cmdline`, in a process of its own.
 """
 
 import importlib

@@ -12,12 +12,16 @@ from tests.parity.running import Result
 PAGE: Final = Path(__file__).parents[2] / "docs" / "parity.md"
 _HEAD: Final = """# The same as `scrapy crawl`
 
-Written by `python -m tests.parity`; do not edit. Each line is a spider of `tests/parity/spiders/`, run
-by `scrapy crawl` and by `vscrapy crawl` on 1, 2 and 4 workers against a site of its own. "equal": the
-same items (as a multiset), the same finish reason, the same stats, the same requests at the site, and
-where it has them the same feeds and files. "one worker": it keeps state on `self`, in a global or in a
-filter of its own; that is found before it starts, its user reads a WARNING with the line, and it is
-equal. What differs on purpose: [differences.md](differences.md).
+Written by `python -m tests.parity`; do not edit. Each line is a spider of `tests/parity/spiders/`,
+run by `scrapy crawl` and by `vscrapy crawl` on 1, 2 and 4 workers against a site of its own.
+
+- equal: the same items (as a multiset), finish reason, stats and requests at the site, and where
+  it has them the same feeds and files.
+- one worker: it keeps state on `self`, in a global or in a filter of its own. That is found before
+  it starts, its user reads a WARNING with the line, and it is equal.
+- same reason: how far such a crawl gets differs from run to run, with any Scrapy.
+
+What differs on purpose: [differences.md](differences.md).
 """
 
 

@@ -1,5 +1,6 @@
 """Runs each feature in plain Scrapy and on 1, 2 and 4 workers, the way a user does."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +39,7 @@ WORKERS_MAX: Final = 4
 UP_WITHIN_S: Final = 30.0
 IDLE_S: Final = "120"
 LOOK_S: Final = 0.1
+LOOKS_ALONE: Final = 6  # the view may be a quarter of a second old
 STOP_WITHIN_S: Final = 10.0
 _CONFIG: Final = "[settings]\ndefault = settings\n"
 _SETTINGS: Final = 'BOT_NAME = "parity"\nSPIDER_MODULES = ["spiders"]\n'
@@ -54,6 +57,8 @@ class Ran(msgspec.Struct):
         warnings: lines of level WARNING and above.
         files: path -> digest, of files that the spider wrote.
         feeds: name -> text, of feeds.
+        most: the largest number of requests at once at the site.
+        times: when `/tick/` pages were asked for, seconds.
         took_part: workers that downloaded something.
         trouble: why there is nothing to compare.
     """
@@ -68,6 +73,7 @@ class Ran(msgspec.Struct):
     pinned: str = ""
     took_part: int = 1
     most: int = 0
+    times: list[float] = []
     exit_code: int = 0
     trouble: str = ""
 
@@ -79,9 +85,11 @@ class Result(msgspec.Struct):
     ours: dict[str, Ran] = {}
 
 
-def make_project(folder: Path) -> Path:
-    """A project with all spiders."""
-    shutil.copytree(SPIDERS, folder / "spiders", ignore=shutil.ignore_patterns("__pycache__"))
+def make_project(folder: Path, theme: str) -> Path:
+    """A project with the spiders of one theme."""
+    (folder / "spiders").mkdir(parents=True)
+    for name in ("__init__.py", f"{theme}.py"):
+        shutil.copy(SPIDERS / name, folder / "spiders")
     (folder / "scrapy.cfg").write_text(_CONFIG)
     (folder / "settings.py").write_text(_SETTINGS)
     return folder
@@ -89,17 +97,13 @@ def make_project(folder: Path) -> Path:
 
 @contextmanager
 def senders_place(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Session]:
-    """A session as a terminal has it, with a local cluster of four workers, in a project."""
+    """A session as a terminal has it, with a local cluster of four workers."""
     for name in [name for name in os.environ if name.startswith(("VSCRAPY", "SCRAPY"))]:
         monkeypatch.delenv(name)
     home = folder / "home"
     home.mkdir()
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(home))
-    project = folder / "ours"
-    project.mkdir()
-    make_project(project)
-    monkeypatch.chdir(project)
     with (
         cluster_home(monkeypatch, idle_s=IDLE_S),
         Session.connect(kind="terminal", workers=WORKERS_MAX) as session,
@@ -136,9 +140,22 @@ class Runner:
         wait_until(lambda: len(presence.workers()) >= WORKERS_MAX, UP_WITHIN_S, "workers")
         counts = tuple(workers)
         chosen = [feature for feature in features if not feature.missing]
+        results: dict[str, Result] = {}
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            results = list(pool.map(run, chosen))
-        return {feature.name: result for feature, result in zip(chosen, results, strict=True)}
+            for theme, group in groupby(chosen, key=lambda feature: feature.theme):
+                of_theme = list(group)
+                with self.in_project(theme):
+                    found = list(pool.map(run, of_theme))
+                names = [feature.name for feature in of_theme]
+                results |= dict(zip(names, found, strict=True))
+        return results
+
+    @contextmanager
+    def in_project(self, theme: str) -> Iterator[None]:
+        """The sender's working folder is the project of a theme: of this process, all threads."""
+        folder = self._folder / f"project-{theme}"
+        with contextlib.chdir(folder if folder.exists() else make_project(folder, theme)):
+            yield
 
     def run(self, feature: Feature, workers: Iterable[int]) -> Result:
         result = Result(self.in_plain_scrapy(feature))
@@ -153,13 +170,15 @@ class Runner:
 
     def in_plain_scrapy(self, feature: Feature) -> Ran:
         folder = Path(tempfile.mkdtemp(prefix=f"{feature.name}-", dir=self._folder))
-        make_project(folder)
+        make_project(folder, feature.theme)
         feed = folder / "items.jsonl"
         with Site() as site:
             site.gate.set()
-            words = [*_words(feature, site), "-O", f"{feed}:jsonlines", "-L", "INFO"]
+            words = [*_words(feature, site), "-L", "INFO"]
+            if not feature.facts.feeds:
+                words += ["-O", f"{feed}:jsonlines"]  # that takes the place of other feeds
             code, log = self._scrapy.run(folder, words, feature.facts.timeout_s)
-            hits, most = site.hits, site.most
+            hits, most, times = site.hits, site.most, site.ticks()
         stats = all_told(log)
         ran = Ran(
             items=_read_items(feed),
@@ -167,6 +186,7 @@ class Runner:
             stats=stats,
             hits=_masked_counts(hits),
             most=most,
+            times=times,
             warnings=_warnings_in(log),
             files=_files_of(folder) if feature.facts.files else {},
             feeds=_feeds_of(folder, feature),
@@ -193,7 +213,7 @@ class Runner:
             if not view.over:
                 crawl.stop(now=True)
                 crawl.wait(STOP_WITHIN_S)
-            hits, most = site.hits, site.most
+            hits, most, times = site.hits, site.most, site.ticks()
         lines = crawl.logs()
         stats = {name: str(value) for name, value in crawl.stats.items()}
         return Ran(
@@ -202,7 +222,11 @@ class Runner:
             stats=stats,
             hits=_masked_counts(hits),
             most=most,
-            warnings=[_masked(line.text) for line in lines if line.level >= _LEVEL],
+            times=times,
+            warnings=[
+                *order.notes,
+                *(_masked(line.text) for line in lines if line.level >= _LEVEL),
+            ],
             files=_digests(crawl.files) if facts.files else {},
             feeds=_feeds_of(Path.cwd(), feature),
             pinned=order.shipped.pinned,
@@ -212,10 +236,15 @@ class Runner:
 
 
 def _followed(crawl: Crawl, site: Site, workers: int, timeout_s: float) -> CrawlView:
-    """The crawl at its end, or after so long; opens the site's gate when its workers are there."""
-    until = time.monotonic() + timeout_s
+    """The crawl at its end, or after so long.
+
+    Opens the site's gate when its workers are there, or nothing is queued that they could come for.
+    """
+    until, alone = time.monotonic() + timeout_s, 0
     while not crawl.is_over and time.monotonic() < until:
-        if len(crawl.wait(LOOK_S).members) >= workers:
+        view = crawl.wait(LOOK_S)
+        alone = alone + 1 if view.totals.leased and not view.totals.queued else 0
+        if len(view.members) >= workers or alone > LOOKS_ALONE:
             site.gate.set()
     return crawl.view
 

@@ -1,4 +1,4 @@
-"""The site of one run: what a scraped site can do to a spider, on a port and with a memory of its own.
+"""The site of one run: what a site can do to a spider, on a port and with a memory of its own.
 
 In threads of the process that compares; the standard library only. Every run gets a new one, so
 sessions, flaky pages and counts of one run say nothing about another.
@@ -62,6 +62,11 @@ class Site:
     def done(self) -> None:
         with self._lock:
             self._now -= 1
+
+    def ticks(self) -> list[float]:
+        """When `/tick/` pages were asked for, from the first one on."""
+        times = sorted(at for at, target in self.times if target.startswith("/tick/"))
+        return [at - times[0] for at in times]
 
     def count(self, name: str) -> int:
         """How often this was called with a name, this time included."""

@@ -388,7 +388,7 @@ def test_stats_of_many_children_become_one(crawl: Frontier, store: Store) -> Non
         )
     a.step(stats=(StatDelta(StatKind.ADD, "who", b"5"),))
     stats = a.step(want_stats=True).stats
-    assert stats == {b"n".decode(): b"4", "f": b"1", "low": b"1", "high": b"9", "who": b"5"}
+    assert stats == {b"n".decode(): b"4", "f": b"1.0", "low": b"1", "high": b"9", "who": b"5"}
 
 
 def test_cookies_reach_the_others_before_later_requests(crawl: Frontier) -> None:

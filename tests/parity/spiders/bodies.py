@@ -38,7 +38,7 @@ class BinarySpider(scrapy.Spider):
     async def start(self):
         for n in range(10):
             yield scrapy.Request(f"{self.site}/binary/{n}")
-        for path in ("image/1.png", "json?page=2", "feed.xml", "robots.txt", "archive.tar.gz"):
+        for path in ("image/1.png", "json?page=2", "feed.xml", "archive.tar.gz"):
             yield scrapy.Request(f"{self.site}/{path}")
 
     def parse(self, response):

@@ -58,32 +58,3 @@ class HeadersSpider(scrapy.Spider):
 
     def parse(self, response):
         yield response.json()
-
-
-class ConcurrencySpider(scrapy.Spider):
-    """CONCURRENT_REQUESTS_PER_DOMAIN over all workers."""
-
-    name = "per_domain"
-    custom_settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 3}
-
-    async def start(self):
-        for n in range(30):
-            yield scrapy.Request(f"{self.site}/slow/{n}?s=0.03")
-
-    def parse(self, response):
-        yield {"url": response.url}
-
-
-class SlotsSpider(scrapy.Spider):
-    """DOWNLOAD_SLOTS and download_slot in meta."""
-
-    name = "slots"
-    custom_settings = {"DOWNLOAD_SLOTS": {"one": {"concurrency": 1}, "two": {"concurrency": 2}}}
-
-    async def start(self):
-        for n in range(24):
-            slot = ("one", "two", "own")[n % 3]
-            yield scrapy.Request(f"{self.site}/page/{n}", meta={"download_slot": slot})
-
-    def parse(self, response):
-        yield {"url": response.url, "slot": response.meta["download_slot"]}

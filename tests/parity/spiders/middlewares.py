@@ -91,7 +91,7 @@ class Output:
 
 
 class DownloaderMiddlewareSpider(scrapy.Spider):
-    """Downloader middlewares: process_request, process_response and process_exception of all kinds."""
+    """Downloader middlewares: process_request, process_response and process_exception."""
 
     name = "downloader_middlewares"
     custom_settings = {

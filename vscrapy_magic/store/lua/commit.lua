@@ -81,7 +81,13 @@ local function commit_stats()
       redis.call('HSET', S, key, value)
     elseif kind == 'add' then
       local ok = redis.pcall('HINCRBY', S, key, value)
-      if type(ok) == 'table' and ok.err then ok = redis.pcall('HINCRBYFLOAT', S, key, value) end
+      if type(ok) == 'table' and ok.err then
+        ok = redis.pcall('HINCRBYFLOAT', S, key, value)
+        -- As in Python, a sum with a fraction in it stays a float when it comes out even.
+        if type(ok) == 'string' and string.match(ok, '^-?%d+$') then
+          redis.call('HSET', S, key, ok .. '.0')
+        end
+      end
       if type(ok) == 'table' and ok.err then redis.call('HSET', S, key, value) end
     else
       local old = tonumber(redis.call('HGET', S, key) or nil)
