@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from tests.parity.features import Feature
+from tests.parity.features import Facts, Feature
 from tests.parity.running import Ran
 
 SHOWN: Final = 5
@@ -23,7 +23,15 @@ def problems(feature: Feature, plain: Ran, ours: Ran) -> list[str]:
     """What is not equal; empty when nothing is."""
     if plain.trouble or ours.trouble:
         return [f"plain: {plain.trouble}" * bool(plain.trouble), ours.trouble]
-    facts, found = feature.facts, []
+    found = _unexpected(feature.facts, plain, ours)
+    if not feature.facts.loose:
+        found += _unequal_outcomes(feature.facts, plain, ours)
+    return found
+
+
+def _unexpected(facts: Facts, plain: Ran, ours: Ran) -> list[str]:
+    """What is wrong even where crawls get differently far."""
+    found = []
     if ours.reason != plain.reason:
         found.append(f"finish reason {ours.reason!r}, not {plain.reason!r}")
     if not ours.pinned.startswith(facts.pinned) or bool(facts.pinned) != bool(ours.pinned):
@@ -33,10 +41,13 @@ def problems(feature: Feature, plain: Ran, ours: Ran) -> list[str]:
     # Scrapy 2.19 goes beyond the limit itself: it takes a whole queue before it counts the first.
     if facts.most and ours.most > max(plain.most, facts.most):
         found.append(f"{ours.most} requests at once, and {plain.most}, not {facts.most} or less")
-    if facts.loose:
-        if len(ours.items) < facts.floor:
-            found.append(f"{len(ours.items)} items, not {facts.floor} or more")
-        return found
+    if len(ours.items) < facts.floor:
+        found.append(f"{len(ours.items)} items, not {facts.floor} or more")
+    return found
+
+
+def _unequal_outcomes(facts: Facts, plain: Ran, ours: Ran) -> list[str]:
+    found = []
     if not facts.feeds:  # these say it all, as exporters write it
         found += _unequal("item", Counter(plain.items), Counter(ours.items))
     found += _unequal_stats(plain.stats, ours.stats, re.compile(facts.differs or "(?!)"))

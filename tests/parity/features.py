@@ -28,6 +28,7 @@ class Facts:
         order: items are compared in their order (those that are pinned to one worker).
         feeds: files that are written where the user is, instead of items.
         files: files that the spider writes come back.
+        fresh: folders that are removed before each run.
         hits: the site is asked for the same.
         most: at most so many requests at once at the site.
         said: a WARNING that our user reads.
@@ -45,6 +46,7 @@ class Facts:
     floor: int = 0
     feeds: tuple[str, ...] = ()
     files: bool = False
+    fresh: tuple[str, ...] = ()
     hits: bool = True
     most: int = 0
     said: str = ""
@@ -107,6 +109,8 @@ FACTS: Final[dict[str, Facts]] = {
     "close_in_callback": Facts(loose=True, floor=5),
     "close_in_errback": Facts(loose=True, floor=1),
     "close_by_engine": Facts(loose=True, floor=5),
+    "close_in_signal": Facts(loose=True, floor=5),
+    "close_in_middleware": Facts(loose=True, floor=5),
     "idle": QUICK,
     # differences
     "no_effect": Facts(said="STATS_CLASS has no effect", differs="scheduler/.*"),
@@ -135,6 +139,8 @@ FACTS: Final[dict[str, Facts]] = {
     "per_domain": Facts(most=3, quick=True),
     "one_at_a_time": Facts(most=1),
     # media, caches
+    "http_cache": Facts(fresh=(".scrapy/cache",)),
+    "http_cache_rfc": Facts(fresh=(".scrapy/cache-rfc",)),
     "files": Facts(files=True, quick=True),
     "own_files": Facts(files=True),
     "writes": Facts(files=True),

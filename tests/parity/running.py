@@ -3,7 +3,9 @@
 import contextlib
 import gzip
 import json
+import marshal
 import os
+import pickle
 import re
 import shutil
 import tempfile
@@ -14,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import pytest
@@ -122,6 +124,7 @@ class Runner:
         self._session = session
         self._scrapy = scrapy
         self._folder = folder
+        self._ports: dict[str, int] = {}
 
     def run_all(
         self,
@@ -158,6 +161,8 @@ class Runner:
             yield
 
     def run(self, feature: Feature, workers: Iterable[int]) -> Result:
+        with Site() as site:
+            self._ports[feature.name] = site.port  # the same for all runs: paths are made of URLs
         result = Result(self.in_plain_scrapy(feature))
         for count in workers:
             ran = self.on_workers(feature, count)
@@ -172,7 +177,7 @@ class Runner:
         folder = Path(tempfile.mkdtemp(prefix=f"{feature.name}-", dir=self._folder))
         make_project(folder, feature.theme)
         feed = folder / "items.jsonl"
-        with Site() as site:
+        with Site(self._ports.get(feature.name, 0)) as site:
             site.gate.set()
             words = [*_words(feature, site), "-L", "INFO"]
             if not feature.facts.feeds:
@@ -198,7 +203,9 @@ class Runner:
 
     def on_workers(self, feature: Feature, count: int) -> Ran:
         facts = feature.facts
-        with Site() as site:
+        for name in facts.fresh:
+            shutil.rmtree(name, ignore_errors=True)
+        with Site(self._ports.get(feature.name, 0)) as site:
             if count == 1 or not facts.gate:
                 site.gate.set()
             words = [*_words(feature, site)[1:], "-L", "DEBUG"]
@@ -308,8 +315,28 @@ def _feeds_of(folder: Path, feature: Feature) -> dict[str, str]:
     feeds = {}
     for pattern in feature.facts.feeds:
         for path in sorted(folder.glob(pattern)):
-            data = path.read_bytes()
-            data = gzip.decompress(data) if path.suffix == ".gz" else data
-            feeds[path.name] = _masked(data.decode("latin-1"))
+            feeds[path.name] = _masked(_feed_text(path))
             path.unlink()
     return feeds
+
+
+def _feed_text(path: Path) -> str:
+    """A feed as text; a line for each item of those that are none."""
+    with path.open("rb") as file:
+        if path.suffix in _BINARY:
+            return "".join(f"{item!r}\n" for item in _BINARY[path.suffix](file))
+        data = file.read()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("latin-1")
+
+
+def _loaded(load: Callable[[BinaryIO], Any]) -> Callable[[BinaryIO], Iterator[Any]]:
+    def items(file: BinaryIO) -> Iterator[Any]:
+        with contextlib.suppress(EOFError):
+            while True:
+                item = load(file)
+                yield sorted(dict(item).items())
+
+    return items
+
+
+_BINARY = {".pickle": _loaded(pickle.load), ".marshal": _loaded(marshal.load)}

@@ -30,7 +30,7 @@ class Site:
             all workers are there, and the first one does not do all by itself.
     """
 
-    def __init__(self, latency_s: float = LATENCY_S) -> None:
+    def __init__(self, port: int = 0, latency_s: float = LATENCY_S) -> None:
         self.hits: Counter[str] = Counter()
         self.times: list[tuple[float, str]] = []
         self.most = 0
@@ -40,7 +40,7 @@ class Site:
         self._now = 0
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"site": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", port), handler)
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))

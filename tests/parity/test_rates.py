@@ -51,9 +51,7 @@ def test_a_fixed_delay_holds_over_all_workers(runner: Runner, name: str) -> None
     plain = mean(gaps(runner.in_plain_scrapy(feature(name))))
     for workers in WORKERS:
         found = gaps(runner.on_workers(feature(name), workers))
-        print(
-            f"{name} on {workers}: mean {mean(found):.4f} s, plain {plain:.4f}, least {min(found):.4f}"
-        )
+        told(f"{name} on {workers}", found, plain)
         assert mean(found) == pytest.approx(plain, rel=RATE_WITHIN), workers
         assert min(found) >= LEAST * DELAY_S, workers
 

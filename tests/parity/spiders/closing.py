@@ -127,7 +127,6 @@ class CloseByEngineSpider(Many):
         if response.url.endswith("/20"):
             engine = self.crawler.engine
             if hasattr(engine, "close_spider_async"):
-                self.crawler.engine.spider.closing = True
                 import asyncio
 
                 self.task = asyncio.ensure_future(engine.close_spider_async(reason="by hand"))
@@ -197,3 +196,58 @@ class ClosedSpider(scrapy.Spider):
 
     def closed(self, reason):
         assert reason == "finished", reason
+
+
+class CloseInSignalSpider(Many):
+    """crawler.engine.close_spider in a handler of item_scraped."""
+
+    name = "close_in_signal"
+
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.on_item, signals.item_scraped)
+        return spider
+
+    def on_item(self, item):
+        if item["url"].endswith("/20"):
+            import asyncio
+
+            engine = self.crawler.engine
+            if hasattr(engine, "close_spider_async"):
+                self.task = asyncio.ensure_future(engine.close_spider_async(reason="by a signal"))
+            else:
+                engine.close_spider(self, "by a signal")
+
+
+class CloseInMiddlewareSpider(Many):
+    """CloseSpider raised in a spider middleware."""
+
+    name = "close_in_middleware"
+
+    class Closes:
+        def process_spider_output(self, response, result):
+            for each in result:
+                if response.url.endswith("/20"):
+                    raise CloseSpider("by a middleware")
+                yield each
+
+    custom_settings = {"SPIDER_MIDDLEWARES": {Closes: 1}, "CONCURRENT_REQUESTS": 4}
+
+
+class FifoSpider(scrapy.Spider):
+    """SCHEDULER_MEMORY_QUEUE first in, first out: with one request at a time that is the order."""
+
+    name = "fifo"
+    custom_settings = {
+        "SCHEDULER_MEMORY_QUEUE": "scrapy.squeues.FifoMemoryQueue",
+        "CONCURRENT_REQUESTS": 1,
+    }
+
+    async def start(self):
+        yield scrapy.Request(f"{self.site}/deep/1")
+
+    def parse(self, response):
+        yield {"url": response.url}
+        if "/deep/" in response.url and len(response.url) < 30:
+            yield from response.follow_all(css="a")

@@ -214,3 +214,33 @@ class StatsSpider(Base):
             "known": stats.get_value("own/text"),
             "some": stats.get_value("own/pages") > 0,
         }
+
+
+class NoFilterSpider(Base):
+    """DUPEFILTER_CLASS BaseDupeFilter: nothing is filtered."""
+
+    name = "no_filter"
+    custom_settings = {"DUPEFILTER_CLASS": "scrapy.dupefilters.BaseDupeFilter"}
+
+    async def start(self):
+        for n in range(24):
+            yield scrapy.Request(f"{self.site}/page/{n % 6}", cb_kwargs={"n": n})
+
+
+class CoroutineSignalsSpider(Base):
+    """Signal handlers that are coroutines: item_scraped, spider_closed."""
+
+    name = "async_signals"
+
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.on_item, signals.item_scraped)
+        return spider
+
+    async def on_item(self, item):
+        import asyncio
+
+        await asyncio.sleep(0.01)
+        self.crawler.stats.inc_value("async/items")
+        item["late"] = True

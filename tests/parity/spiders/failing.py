@@ -15,10 +15,11 @@ class RetrySpider(scrapy.Spider):
         for n in range(6):
             yield scrapy.Request(f"{self.site}/status/500?fails=1&n={n}", errback=self.failed)
         for n in range(3):
-            yield scrapy.Request(f"{self.site}/reset/{n}?fails=2", errback=self.failed)
+            url = f"{self.site}/reset/{n}?fails=2"
+            yield scrapy.Request(url, method="POST", errback=self.failed)  # GET: Twisted tries, too
         yield scrapy.Request(f"{self.site}/slow/1?fails=1&s=4", errback=self.failed)
         yield scrapy.Request(f"{self.site}/status/503", errback=self.failed)
-        yield scrapy.Request(f"{self.site}/reset/9", errback=self.failed)
+        yield scrapy.Request(f"{self.site}/reset/9", method="POST", errback=self.failed)
         yield scrapy.Request(f"{self.site}/status/429?fails=1", meta={"max_retry_times": 1})
         yield scrapy.Request(f"{self.site}/status/502?never", meta={"dont_retry": True})
 
@@ -59,7 +60,7 @@ class RedirectSpider(scrapy.Spider):
 
     async def start(self):
         yield scrapy.Request(f"{self.site}/redirect/3")
-        yield scrapy.Request(f"{self.site}/redirect/1?code=301")
+        yield scrapy.Request(f"{self.site}/redirect/p?to=/page/30&code=301")
         yield scrapy.Request(
             f"{self.site}/redirect/x?to=/echo&code=307", method="POST", body="kept"
         )
@@ -72,8 +73,8 @@ class RedirectSpider(scrapy.Spider):
             f"{self.site}/redirect/4", meta={"dont_redirect": True, "handle_httpstatus_list": [302]}
         )
         for n in range(6):
-            yield scrapy.Request(f"{self.site}/refresh/{n}")
-            yield scrapy.Request(f"{self.site}/redirect/q{n}?to=/page/{n}")
+            yield scrapy.Request(f"{self.site}/refresh/{n + 10}")
+            yield scrapy.Request(f"{self.site}/redirect/q{n}?to=/page/{n + 20}")
 
     def parse(self, response):
         yield {
@@ -154,7 +155,7 @@ class OffsiteSpider(scrapy.Spider):
             yield from response.follow_all(xpath="//a[not(starts-with(@href, 'mailto'))]")
             other = response.urljoin("/page/8").replace("127.0.0.1", "localhost")
             yield scrapy.Request(other, meta={"allow_offsite": True})
-            yield scrapy.Request(other.replace("8", "9"), dont_filter=True)
+            yield scrapy.Request(other.replace("page/8", "page/9"), dont_filter=True)
 
 
 class UrlLengthSpider(scrapy.Spider):

@@ -54,13 +54,15 @@ class Rows(scrapy.Spider):
 
 
 class FormatsSpider(Rows):
-    """FEEDS in JSON, JSON lines, CSV and XML at once, with indent, encoding and fields."""
+    """FEEDS in JSON, JSON lines, CSV, XML, pickle and marshal, with indent, encoding, fields."""
 
     name = "formats"
     custom_settings = {
         "FEEDS": {
             "f-all.json": {"format": "json", "indent": 2, "encoding": "utf-8"},
             "f-all.jl": {"format": "jsonlines"},
+            "f-all.pickle": {"format": "pickle"},
+            "f-all.marshal": {"format": "marshal"},
             "f-some.csv": {"format": "csv", "fields": {"name": "Name", "n": "Number"}},
             "f-all.csv": {"format": "csv", "item_export_kwargs": {"join_multivalued": "|"}},
             "f-all.xml": {"format": "xml", "item_export_kwargs": {"item_element": "row"}},

@@ -153,10 +153,12 @@ class DisabledSpider(scrapy.Spider):
     }
 
     async def start(self):
-        yield scrapy.Request(f"{self.site}/cookie?a=1")
+        yield scrapy.Request(f"{self.site}/cookie?a=1", self.more)
+
+    def more(self, response):
         for n in range(6):
-            yield scrapy.Request(f"{self.site}/redirect/{n}")
-            yield scrapy.Request(f"{self.site}/status/404?n={n}")
+            yield response.follow(f"/redirect/{n}")
+            yield response.follow(f"/status/404?n={n}")
 
     def parse(self, response):
         yield {"url": response.url, "status": response.status}

@@ -175,7 +175,10 @@ class ErrbackSpider(scrapy.Spider):
 
     async def start(self):
         urls = [f"{self.site}/status/{code}" for code in (404, 410, 500, 503)]
-        urls += ["http://127.0.0.1:1/", "http://nowhere.invalid/", f"{self.site}/reset/1"]
+        urls += [
+            "http://127.0.0.1:1/",
+            "http://nowhere.invalid/",
+        ]
         urls += [f"{self.site}/page/{n}" for n in range(5)]
         for url in urls:
             yield scrapy.Request(url, errback=self.failed, cb_kwargs={"at": url})
@@ -349,12 +352,12 @@ class AsyncCallbackSpider(scrapy.Spider):
 
 
 class ReturnsSpider(scrapy.Spider):
-    """Callbacks that return None, one item, a list, a generator; items of wrong kinds."""
+    """Callbacks that return None, one item, a list, a generator."""
 
     name = "returns"
 
     async def start(self):
-        for kind in ("none", "item", "list", "request", "mixed", "number"):
+        for kind in ("none", "item", "list", "request", "mixed"):
             yield scrapy.Request(f"{self.site}/page/{kind}", getattr(self, f"give_{kind}"))
 
     def give_none(self, response):
@@ -373,7 +376,3 @@ class ReturnsSpider(scrapy.Spider):
         yield {"mixed": 1}
         yield None
         yield response.follow("/page/2", self.give_item)
-
-    def give_number(self, response):
-        yield 5
-        yield {"after": "a number"}
