@@ -1,6 +1,7 @@
 """Feeds: formats, options and exporters; written where the user is."""
 
 import scrapy
+from itemadapter import ItemAdapter
 from scrapy.exporters import BaseItemExporter
 
 
@@ -21,8 +22,7 @@ class Lines(BaseItemExporter):
         self.file.write(b"begin\n")
 
     def export_item(self, item):
-        fields = dict(self._get_serialized_fields(item, default_value=""))
-        self.file.write(f"{fields}\n".encode())
+        self.file.write(f"{ItemAdapter(item).asdict()}\n".encode())
 
     def finish_exporting(self):
         self.file.write(b"end\n")

@@ -104,7 +104,8 @@ class DownloaderMiddlewareSpider(scrapy.Spider):
             for n in range(3):
                 yield scrapy.Request(f"{self.site}/page/{kind}{n}", errback=self.failed)
         for kind in ("rescue", "instead", "lost"):
-            yield scrapy.Request(f"{self.site}/reset/{kind}", errback=self.failed)
+            url = f"{self.site}/reset/{kind}"
+            yield scrapy.Request(url, method="POST", errback=self.failed)
         yield scrapy.Request(f"{self.site}/echo", callback=self.parse_echo)
 
     def parse(self, response):
