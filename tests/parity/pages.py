@@ -157,7 +157,7 @@ def account(asked: Asked) -> Reply:
     user = asked.cookies.get("session")
     if not user:
         return redirect("/login")
-    links = "".join(link(f"/account/{n}") for n in range(20)) if asked.path == "/account" else ""
+    links = "".join(link(f"/account/{n}") for n in range(60)) if asked.path == "/account" else ""
     return Reply(html(f"Account of {user}", f'<b class="user">{user}</b>{links}'))
 
 

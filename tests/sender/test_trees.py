@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vscrapy_magic.sender import cells
+from vscrapy_magic.sender import trees as trees_module
 from vscrapy_magic.sender.trees import tree_of
 
 OFTEN_S = 1e-6
@@ -35,7 +35,7 @@ def threads_take_turns() -> Iterator[None]:
 def test_threads_that_make_trees_at_once_do_not_disturb_each_other(
     threads_take_turns: None,
 ) -> None:
-    source = Path(cells.__file__).read_text()
+    source = Path(trees_module.__file__).read_text()
     with ThreadPoolExecutor(4) as pool:
-        trees = list(pool.map(lambda n: tree_of(source, str(n)), range(20)))
+        trees = list(pool.map(lambda n: tree_of(source, str(n)), range(24)))
     assert {len(tree.body) for tree in trees} == {len(trees[0].body)}

@@ -38,7 +38,7 @@ class LogoutSpider(scrapy.Spider):
         yield response.follow("/logout", self.logged_out)
 
     def logged_out(self, response):
-        for n in range(20):
+        for n in range(60):
             yield response.follow(f"/cookies?n={n}", self.parse)
 
     def parse(self, response):
@@ -58,7 +58,7 @@ class JarsSpider(scrapy.Spider):
 
     def known(self, response):
         jar = response.meta["cookiejar"]
-        for n in range(4):
+        for n in range(9):
             yield response.follow(f"/cookies?jar={jar}&n={n}", meta={"cookiejar": jar})
         yield response.follow(f"/cookies?jar={jar}&none", cb_kwargs={"none": True})
 
@@ -78,7 +78,7 @@ class SentSpider(scrapy.Spider):
 
     def more(self, response):
         yield {"first": response.json()}
-        for n in range(12):
+        for n in range(50):
             yield response.follow(
                 f"/cookies?n={n}", cookies=[{"name": f"own{n}", "value": "x", "path": f"/none{n}"}]
             )
