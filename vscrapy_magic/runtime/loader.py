@@ -192,6 +192,8 @@ def _limits_set(limits: CloseLimits) -> list[str]:
         "CLOSESPIDER_PAGECOUNT": limits.pages,
         "CLOSESPIDER_ERRORCOUNT": limits.errors,
         "CLOSESPIDER_TIMEOUT": limits.timeout_ms,
+        "CLOSESPIDER_TIMEOUT_NO_ITEM": limits.no_item_ms,
+        "CLOSESPIDER_PAGECOUNT_NO_ITEM": limits.no_item_pages,
     }
     return [name for name, limit in names.items() if limit]
 

@@ -233,4 +233,6 @@ def _limits(settings: Mapping[str, Any]) -> CloseLimits:
         pages=int(number("CLOSESPIDER_PAGECOUNT")),
         errors=int(number("CLOSESPIDER_ERRORCOUNT")),
         timeout_ms=int(1000 * number("CLOSESPIDER_TIMEOUT")),
+        no_item_ms=int(1000 * number("CLOSESPIDER_TIMEOUT_NO_ITEM")),
+        no_item_pages=int(number("CLOSESPIDER_PAGECOUNT_NO_ITEM")),
     )

@@ -232,6 +232,12 @@ class CloseInMiddlewareSpider(Many):
                     raise CloseSpider("by a middleware")
                 yield each
 
+        async def process_spider_output_async(self, response, result):
+            async for each in result:
+                if response.url.endswith("/20"):
+                    raise CloseSpider("by a middleware")
+                yield each
+
     custom_settings = {"SPIDER_MIDDLEWARES": {Closes: 1}, "CONCURRENT_REQUESTS": 4}
 
 
@@ -251,3 +257,24 @@ class FifoSpider(scrapy.Spider):
         yield {"url": response.url}
         if "/deep/" in response.url and len(response.url) < 30:
             yield from response.follow_all(css="a")
+
+
+class SomeItemsSpider(Many):
+    """CLOSESPIDER_TIMEOUT_NO_ITEM and a site asked slowly: while items come it does not end."""
+
+    name = "items_go_on"
+    custom_settings = {
+        "CLOSESPIDER_TIMEOUT_NO_ITEM": 2,
+        "CLOSESPIDER_PAGECOUNT_NO_ITEM": 20,
+        "DOWNLOAD_DELAY": 0.1,
+        "CONCURRENT_REQUESTS": 4,
+    }
+
+    async def start(self):
+        for n in range(60):
+            slot = "slow" if n % 3 else "fast"
+            yield scrapy.Request(f"{self.site}/page/{n}", meta={"download_slot": slot})
+
+    def parse(self, response):
+        if response.meta["download_slot"] == "slow":
+            yield {"url": response.url}

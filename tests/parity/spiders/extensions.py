@@ -244,3 +244,30 @@ class CoroutineSignalsSpider(Base):
         await asyncio.sleep(0.01)
         self.crawler.stats.inc_value("async/items")
         item["late"] = True
+
+
+class LastWordSpider(Base):
+    """Stats that closed() and a handler of spider_closed read: those of the whole crawl."""
+
+    name = "last_word"
+
+    async def start(self):
+        for n in range(60):
+            yield scrapy.Request(f"{self.site}/page/{n}", cb_kwargs={"n": n})
+
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.on_closed, signals.spider_closed)
+        return spider
+
+    def on_closed(self):
+        stats = self.crawler.stats
+        stats.max_value("last/items", stats.get_value("item_scraped_count"))
+
+    def closed(self, reason):
+        stats = self.crawler.stats.get_stats()
+        pages = stats["response_received_count"]
+        if pages != 60:
+            raise AssertionError(f"{pages} pages")
+        self.crawler.stats.min_value("last/pages", pages)

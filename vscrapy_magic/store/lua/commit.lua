@@ -113,6 +113,7 @@ local function commit_outputs()
   M.errors = M.errors + tonumber(ARGV[10])
   local item_count, failure_count = tonumber(ARGV[11]), tonumber(ARGV[13])
   M.items, M.failures = M.items + item_count, M.failures + failure_count
+  if item_count > 0 then M.item_pages = M.pages end
   if item_count > 0 or failure_count > 0 then
     M.out_bytes = M.out_bytes + #ARGV[12] + #ARGV[14]
     redis.call('XADD', P .. 'out', M.commit_no .. '-0', 'nonce', token .. ' ' .. seq,
