@@ -139,7 +139,7 @@ FACTS: Final[dict[str, Facts]] = {
     "per_domain": Facts(most=3, quick=True),
     "one_at_a_time": Facts(most=1),
     # media, caches
-    "http_cache": Facts(fresh=(".scrapy/cache",)),
+    "http_cache": Facts(fresh=(".scrapy/cache",), quick=True),
     "http_cache_rfc": Facts(fresh=(".scrapy/cache-rfc",)),
     "files": Facts(files=True, quick=True),
     "own_files": Facts(files=True),

@@ -15,6 +15,7 @@ DELAY_S = 0.1
 RATE_WITHIN = 0.02
 LEAST = 0.95  # of the delay; what is shorter is no noise
 LEAST_JITTERED = 0.45  # Scrapy waits 0.5 to 1.5 delays
+NOISE = 2  # so many times as many short gaps as plain Scrapy has on the same busy machine
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +47,34 @@ def told(what: str, found: list[float], expected: float) -> None:
     print(f"{what}: mean {mean(found):.4f} s of {expected:.4f}, least {min(found):.4f}")
 
 
+def short(found: list[float], least_s: float) -> int:
+    return sum(gap < least_s for gap in found)
+
+
 @pytest.mark.parametrize("name", ["delay", "delay_attribute", "slot_delay"])
 def test_a_fixed_delay_holds_over_all_workers(runner: Runner, name: str) -> None:
-    plain = mean(gaps(runner.in_plain_scrapy(feature(name))))
+    plain = gaps(runner.in_plain_scrapy(feature(name)))
+    told(f"{name} in plain Scrapy", plain, DELAY_S)
     for workers in WORKERS:
         found = gaps(runner.on_workers(feature(name), workers))
-        told(f"{name} on {workers}", found, plain)
-        assert mean(found) == pytest.approx(plain, rel=RATE_WITHIN), workers
-        assert min(found) >= LEAST * DELAY_S, workers
+        told(f"{name} on {workers}", found, mean(plain))
+        assert mean(found) == pytest.approx(mean(plain), rel=RATE_WITHIN), workers
+        check_short(found, plain, LEAST * DELAY_S)
+
+
+def check_short(found: list[float], plain: list[float], least_s: float) -> None:
+    """None is too short; on a machine that is busy, where plain Scrapy has some, hardly more."""
+    assert short(found, least_s) <= NOISE * short(plain, least_s), (min(found), min(plain))
 
 
 def test_a_delay_with_jitter_holds_over_all_workers(runner: Runner) -> None:
+    plain = gaps(runner.in_plain_scrapy(feature("jitter")))
+    told("jitter in plain Scrapy", plain, DELAY_S)
     for workers in WORKERS:
         found = gaps(runner.on_workers(feature("jitter"), workers))
-        told(f"jitter on {workers}", found, DELAY_S)
-        assert min(found) >= LEAST_JITTERED * DELAY_S, workers
-        assert mean(found) == pytest.approx(DELAY_S, rel=0.1), workers
+        told(f"jitter on {workers}", found, mean(plain))
+        check_short(found, plain, LEAST_JITTERED * DELAY_S)
+        assert mean(found) == pytest.approx(mean(plain), rel=0.1), workers
 
 
 def test_autothrottle_asks_no_faster_with_more_workers(runner: Runner) -> None:

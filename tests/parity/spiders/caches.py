@@ -10,7 +10,7 @@ class CacheSpider(scrapy.Spider):
     custom_settings = {"HTTPCACHE_ENABLED": True, "HTTPCACHE_DIR": "cache"}
 
     async def start(self):
-        for n in range(12):
+        for n in range(40):
             yield scrapy.Request(f"{self.site}/cached/{n}", self.first)
 
     def first(self, response):
@@ -32,7 +32,7 @@ class Rfc2616Spider(scrapy.Spider):
     }
 
     async def start(self):
-        for n in range(12):
+        for n in range(40):
             yield scrapy.Request(f"{self.site}/cached/{n}", self.first)
 
     def first(self, response):

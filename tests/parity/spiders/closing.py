@@ -265,16 +265,14 @@ class SomeItemsSpider(Many):
     name = "items_go_on"
     custom_settings = {
         "CLOSESPIDER_TIMEOUT_NO_ITEM": 2,
-        "CLOSESPIDER_PAGECOUNT_NO_ITEM": 20,
-        "DOWNLOAD_DELAY": 0.1,
-        "CONCURRENT_REQUESTS": 4,
+        "DOWNLOAD_DELAY": 0.5,
     }
 
     async def start(self):
-        for n in range(60):
-            slot = "slow" if n % 3 else "fast"
+        for n in range(80):
+            slot = f"{'bare' if n % 2 else 'items'} {n % 8}"
             yield scrapy.Request(f"{self.site}/page/{n}", meta={"download_slot": slot})
 
     def parse(self, response):
-        if response.meta["download_slot"] == "slow":
+        if response.meta["download_slot"].startswith("items"):
             yield {"url": response.url}
