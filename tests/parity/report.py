@@ -19,6 +19,8 @@ run by `scrapy crawl` and by `vscrapy crawl` on 1, 2 and 4 workers against a sit
   it has them the same feeds and files.
 - one worker: it keeps state on `self`, in a global or in a filter of its own. That is found before
   it starts, its user reads a WARNING with the line, and it is equal.
+- a number: so many workers downloaded something. Small crawls are done before others are needed,
+  and a site that is asked slowly is asked by one.
 - same reason: how far such a crawl gets differs from run to run, with any Scrapy.
 
 What differs on purpose: [differences.md](differences.md).
@@ -48,4 +50,5 @@ def _cell(feature: Feature, result: Result | None, count: str) -> str:
         return "**not equal**"
     if ran.pinned and count != "1":
         return "one worker"
-    return "same reason" if feature.facts.loose else "equal"
+    shared = f" ({ran.took_part})" if ran.took_part > 1 else ""
+    return ("same reason" if feature.facts.loose else "equal") + shared

@@ -12,10 +12,9 @@ from tests.parity.running import Ran, Runner, senders_place
 pytestmark = [pytest.mark.load, pytest.mark.timeout(900)]
 COUNT = 300
 DELAY_S = 0.1
-RATE_WITHIN = 0.02
-LEAST = 0.95  # of the delay; what is shorter is no noise
-LEAST_JITTERED = 0.45  # Scrapy waits 0.5 to 1.5 delays
-NOISE = 2  # so many times as many short gaps as plain Scrapy has on the same busy machine
+STRETCH = 40  # gaps in a row
+FIXED = (0.95, 0.9, 0.02)  # least gap, least of a stretch, both of its delays; rate within
+JITTERED = (0.45, 0.75, 0.1)  # Scrapy waits 0.5 to 1.5 delays
 
 
 @pytest.fixture(scope="module")
@@ -47,34 +46,43 @@ def told(what: str, found: list[float], expected: float) -> None:
     print(f"{what}: mean {mean(found):.4f} s of {expected:.4f}, least {min(found):.4f}")
 
 
-def short(found: list[float], least_s: float) -> int:
-    return sum(gap < least_s for gap in found)
+def check(plain: list[float], ran: list[list[float]], bounds: tuple[float, float, float]) -> None:
+    """As fast as plain Scrapy, and no gap is too short.
+
+    A machine that is busy moves requests on their way to the site, those of plain Scrapy as well.
+    Then only what noise cannot excuse is judged: never faster, in no stretch of requests.
+    """
+    least, stretch_least, rate_within = bounds
+    for found in ran:
+        assert mean(found) >= DELAY_S * (1 - rate_within)
+        stretches = [sum(found[at : at + STRETCH]) for at in range(COUNT - STRETCH)]
+        assert min(stretches) >= STRETCH * DELAY_S * stretch_least
+    is_quiet = min(plain) >= least * DELAY_S and mean(plain) <= DELAY_S * (1 + rate_within)
+    if not is_quiet:
+        pytest.skip(f"too busy to judge gaps: plain Scrapy's mean {mean(plain):.3f} {min(plain)=}")
+    for found in ran:
+        assert mean(found) == pytest.approx(mean(plain), rel=rate_within)
+        assert min(found) >= least * DELAY_S
 
 
 @pytest.mark.parametrize("name", ["delay", "delay_attribute", "slot_delay"])
 def test_a_fixed_delay_holds_over_all_workers(runner: Runner, name: str) -> None:
-    plain = gaps(runner.in_plain_scrapy(feature(name)))
-    told(f"{name} in plain Scrapy", plain, DELAY_S)
-    for workers in WORKERS:
-        found = gaps(runner.on_workers(feature(name), workers))
-        told(f"{name} on {workers}", found, mean(plain))
-        assert mean(found) == pytest.approx(mean(plain), rel=RATE_WITHIN), workers
-        check_short(found, plain, LEAST * DELAY_S)
-
-
-def check_short(found: list[float], plain: list[float], least_s: float) -> None:
-    """None is too short; on a machine that is busy, where plain Scrapy has some, hardly more."""
-    assert short(found, least_s) <= NOISE * short(plain, least_s), (min(found), min(plain))
+    check(*compared(runner, name), FIXED)
 
 
 def test_a_delay_with_jitter_holds_over_all_workers(runner: Runner) -> None:
-    plain = gaps(runner.in_plain_scrapy(feature("jitter")))
-    told("jitter in plain Scrapy", plain, DELAY_S)
+    check(*compared(runner, "jitter"), JITTERED)
+
+
+def compared(runner: Runner, name: str) -> tuple[list[float], list[list[float]]]:
+    """Gaps in plain Scrapy, and on each number of workers."""
+    plain = gaps(runner.in_plain_scrapy(feature(name)))
+    told(f"{name} in plain Scrapy", plain, DELAY_S)
+    ran = []
     for workers in WORKERS:
-        found = gaps(runner.on_workers(feature("jitter"), workers))
-        told(f"jitter on {workers}", found, mean(plain))
-        check_short(found, plain, LEAST_JITTERED * DELAY_S)
-        assert mean(found) == pytest.approx(mean(plain), rel=0.1), workers
+        ran.append(gaps(runner.on_workers(feature(name), workers)))
+        told(f"{name} on {workers}", ran[-1], mean(plain))
+    return plain, ran
 
 
 def test_autothrottle_asks_no_faster_with_more_workers(runner: Runner) -> None:

@@ -18,7 +18,7 @@ class PackedSpider(scrapy.Spider):
 
 
 class EncodedSpider(scrapy.Spider):
-    """utf-8, utf-16, latin-1 by header and by meta tag, cp1251, gb18030, Shift-JIS."""
+    """utf-8, utf-16, gb18030, and latin-1 by header and by meta tag."""
 
     name = "encoded"
 
