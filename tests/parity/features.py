@@ -79,7 +79,8 @@ class Feature:
 QUICK: Final = Facts(quick=True)
 FACTS: Final[dict[str, Facts]] = {
     # kinds
-    "start_urls": QUICK,
+    # Several ways lead to its pages: how deep one is found depends on which came first.
+    "start_urls": Facts(quick=True, differs="request_depth_max"),
     "rules": QUICK,
     "sitemap": QUICK,
     "from_crawler": Facts(args=(("word", "grün"),)),
