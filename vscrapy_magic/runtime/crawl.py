@@ -33,6 +33,7 @@ from vscrapy_magic.runtime.stepper import Stepper
 from vscrapy_magic.runtime.strays import Strays
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Run, Tracker, working_for
 from vscrapy_magic.store.control import Control, Value
+from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName
 from vscrapy_magic.store.messages import CookieChange, CrawlState, Lease, LeaseKind, StepReply
@@ -109,6 +110,7 @@ class Host:
         self._tracker = crawler.tracker
         self.error: VscrapyError | None = None
         self._close_reason = ""
+        self._asked_stats = False  # those of the whole crawl, before the end
         self._leaving = False  # this child goes; the crawl goes on
         self.codec: Final = SpiderCodec(spider)
         self.failures: Final = Failures(crawler, self.codec)
@@ -257,7 +259,7 @@ class Host:
                 self._engine.cancel_start()  # the crawl, too, is to end: nobody needs the rest
         elif reply.state is CrawlState.CLOSING:
             self._drain()
-            self.close(reply.close_reason)
+            self._close_knowing_all(reply.close_reason)
 
     def failed(self, error: VscrapyError) -> None:
         """The crawl is over, this child is out of it, or the store is."""
@@ -304,6 +306,21 @@ class Host:
     def step_done(self) -> None:
         """A reply was worked in."""
         self._close_if_done()
+
+    def _close_knowing_all(self, reason: str) -> None:
+        """Close the spider; what its `closed()` reads of the stats is what all workers counted."""
+        if self._asked_stats:
+            return
+        self._asked_stats = True
+        frontier = self._crawler.seat.frontier
+        crawls = Crawls(frontier.store)
+
+        def came(answer: dict[str, bytes] | VscrapyError) -> None:
+            if isinstance(answer, dict):
+                self.stats.learn(answer)
+            self.close(reason)
+
+        self.link.ask(lambda: crawls.stats(frontier.crawl_id), came)
 
     def close(self, reason: str) -> None:
         """Close the spider in this process; the crawler's `crawl` ends then. Idempotent."""

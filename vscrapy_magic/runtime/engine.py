@@ -216,10 +216,10 @@ class LeasedEngine(ExecutionEngine):
             source = fetch_requests(self.crawler.settings)
         if source is None:
             # The lease was here before and got lost; a new run begins from the start.
-            needs_spider = (
-                "spider" in inspect.signature(self.scraper.spidermw.process_start).parameters
-            )
             make: Any = self.scraper.spidermw.process_start
+            named = inspect.signature(make).parameters.get("spider")
+            # Later versions still take one, and warn of it.
+            needs_spider = named is not None and named.default is inspect.Parameter.empty
             source = await (make(self.spider) if needs_spider else make())
         self._start = self._requests_of_start(source, run)
         while self._start is not None and self.spider is not None and run.live:

@@ -163,6 +163,11 @@ def force_settings(settings: Settings, wished: Settings, limits: CloseLimits) ->
     for name in _SAID_WHEN_SET:
         if wished.get(name) and (wished.getpriority(name) or 0) > 0:
             logger.info("%s has no effect in a worker: %s", name, _WHY[name])
+    if wished.getbool("HTTPCACHE_ENABLED") and not Path(wished["HTTPCACHE_DIR"]).is_absolute():
+        logger.warning(
+            "HTTPCACHE_ENABLED: each worker has a cache of its own, for this crawl alone; "
+            "give HTTPCACHE_DIR an absolute path to keep one on each machine"
+        )
     for name, value in _FORCED.items():
         settings.set(name, value, priority=FORCED_PRIORITY)
     for name in _limits_set(limits):
@@ -187,6 +192,8 @@ def _limits_set(limits: CloseLimits) -> list[str]:
         "CLOSESPIDER_PAGECOUNT": limits.pages,
         "CLOSESPIDER_ERRORCOUNT": limits.errors,
         "CLOSESPIDER_TIMEOUT": limits.timeout_ms,
+        "CLOSESPIDER_TIMEOUT_NO_ITEM": limits.no_item_ms,
+        "CLOSESPIDER_PAGECOUNT_NO_ITEM": limits.no_item_pages,
     }
     return [name for name, limit in names.items() if limit]
 

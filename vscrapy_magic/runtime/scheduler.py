@@ -44,6 +44,7 @@ class LeaseScheduler(BaseScheduler):
         self._host = crawler.host
         self._tracker = crawler.tracker
         self._seen: OrderedDict[int, None] = OrderedDict()
+        self._told: set[str] = set()  # callbacks whose requests stay here
         self._kept: deque[tuple[Run | None, Request]] = deque()
         kind = type(dupefilter)
         self._filters = kind.request_seen is not BaseDupeFilter.request_seen
@@ -199,7 +200,10 @@ class LeaseScheduler(BaseScheduler):
         """Let a request that cannot leave this process run here."""
         if fingerprint is not None and self._is_known(fingerprint, run):
             return self._refuse(request)
-        logger.warning("%s stays on this worker: %s", request, why)
+        name = getattr(request.callback, "__qualname__", "")
+        level = logging.DEBUG if name in self._told else logging.WARNING
+        self._told.add(name)  # one line for each callback: a spider may have a lambda per request
+        logger.log(level, "%s stays on this worker: %s", request, why)
         if fingerprint is not None:
             self._remember(fingerprint)
         if run is not None:
