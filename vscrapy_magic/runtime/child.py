@@ -34,6 +34,7 @@ from vscrapy_magic.runtime.loader import (
     run_entry,
     write_files,
 )
+from vscrapy_magic.runtime.packages import UnfitError, check_components, needed
 from vscrapy_magic.runtime.report import PipeHandler, Reporter
 from vscrapy_magic.runtime.tracker import lease_in
 from vscrapy_magic.runtime.warm import warm
@@ -85,6 +86,9 @@ class Child:
             if not self._reporter.connected:
                 sys.stderr.write(f"{exc}\n")
             return ExitCode.STORE_LOST
+        except UnfitError as exc:
+            self._fatal(str(exc))
+            return ExitCode.UNFIT
         except BaseException as exc:  # noqa: BLE001
             # Whatever shipped code does at import, SystemExit included, its author must hear of it.
             return self._fatal("".join(traceback.format_exception(exc)))
@@ -129,12 +133,14 @@ class Child:
         folder = Path.cwd()
         write_files(bundle, folder)
         prepare(bundle, folder)
-        settings = read_settings(bundle, spec)
-        self._log_to_pipe(settings)
-        module = run_entry(bundle, folder)
-        kind = find_spider(module, spec, settings)
-        own = settings.copy()  # the spider may have a level of its own; copying is slow: only once
-        kind.update_settings(own)
+        with needed(bundle, self._order.worker):
+            settings = read_settings(bundle, spec)
+            self._log_to_pipe(settings)
+            module = run_entry(bundle, folder)
+            kind = find_spider(module, spec, settings)
+            own = settings.copy()  # the spider may have a level of its own; slow: only once
+            kind.update_settings(own)
+            check_components(own)
         force_settings(settings, own, spec.limits)
         for handler in logging.root.handlers:
             if isinstance(handler, PipeHandler):

@@ -35,6 +35,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     ),
     KeyRow("claims", "zset", "reserve", "reserve", "end of crawl", "children being started"),
     KeyRow("standby", "list", "reserve", "step", "end of crawl", "workers"),
+    KeyRow("unfit", "hash", "refuse", "refuse", "end of crawl", "workers"),
     KeyRow("m:<token>", "hash", "step", "step", "member leaves", "fixed fields"),
     KeyRow("l:<token>", "hash", "step", "step, judge", "member leaves", "leases of one child"),
     KeyRow("h:<token>", "hash", "step", "step, judge", "member leaves", "slots one child uses"),

@@ -36,17 +36,25 @@ class Placing:
         self._crawls = Crawls(store)
         self._not_before: dict[CrawlId, float] = {}
         self._alone_since: dict[CrawlId, float] = {}
+        self._unfit: set[tuple[WorkerName, CrawlId]] = set()
+
+    def refuse(self, tenant: Tenant) -> None:
+        """A worker cannot run a crawl: it lacks a package. It is not asked again."""
+        self._unfit.add((tenant.worker, tenant.crawl_id))
 
     def place(
         self, roster: Roster, wanted: Mapping[CrawlId, CrawlView]
     ) -> tuple[list[Start], set[MemberToken]]:
         """Children to start, each reserved already, and children that make room."""
         self._forget(wanted)
+        if not roster.taking:
+            self._unfit.clear()  # the zygote is replaced: packages beside it have changed
         if roster.woken:
             self._not_before.clear()
         used = Counter({record.name: 0 for record in roster.records})
         used.update(tenant.worker for tenant in roster.tenants)
         here = {(tenant.worker, tenant.crawl_id) for tenant in roster.tenants}
+        excluded = here | roster.resting | self._unfit
         starts: list[Start] = []
         alone: list[CrawlView] = []
         for view in sorted(wanted.values(), key=lambda v: (len(v.members), v.created_ms)):
@@ -56,7 +64,7 @@ class Placing:
             if not roster.taking:
                 self._tell_problem(view, roster.problem)
                 continue
-            began = self._starts(view, fitting, used, here | roster.resting)
+            began = self._starts(view, fitting, used, excluded)
             starts += began
             used.update(start.tenant.worker for start in began)
             if not view.members and all(used[r.name] >= r.slots for r in fitting) and not began:
@@ -123,6 +131,7 @@ class Placing:
 
     def _forget(self, wanted: Mapping[CrawlId, CrawlView]) -> None:
         self._not_before = {c: at for c, at in self._not_before.items() if c in wanted}
+        self._unfit = {place for place in self._unfit if place[1] in wanted}
 
 
 def _is_spare(token: MemberToken, view: CrawlView) -> bool:

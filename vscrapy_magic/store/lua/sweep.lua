@@ -49,7 +49,7 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
 end
 redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'suspects', P .. 'cookies', P .. 'cookie_no',
   P .. 'parked', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
-  P .. 'control')
+  P .. 'control', P .. 'unfit')
 for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files'}) do
   redis.call('PEXPIRE', P .. name, ARGV[2])
 end
