@@ -1,8 +1,9 @@
 """Spiders that nobody here wrote: where each is found, and what is put in place of its hosts.
 
-Whole spiders; `parts.py` and `methods.py` have what needs a spider around it, `left_out.py` what
-cannot run, and why. Hosts are replaced mechanically. Where a documented example leaves something to its reader (a name,
-`pass  # ... scrape shop here ...`), that is filled in, and listed here.
+Whole spiders; `parts.py`, `methods.py` and `fragments.py` have what needs a spider around it, and
+`left_out.py` what cannot run, and why. Hosts are replaced mechanically. Where a documented example
+leaves something to its reader (a name, `pass  # ... scrape shop here ...`), that is filled in, and
+listed here.
 """
 
 import subprocess

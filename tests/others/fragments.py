@@ -1,4 +1,4 @@
-"""Examples that are spiders with parts left to their reader: the parts, and whole spiders that only log."""
+"""Examples that are spiders with parts left to their reader, or that only log; and these parts."""
 
 from tests.others.example import ADDRESS, Example, Pairs
 from tests.others.methods import PAGES, SHOWN

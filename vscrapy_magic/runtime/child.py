@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 STACK_SIGNAL: Final = signal.SIGUSR2  # writes the stack to stderr, also while the GIL is held
 HANG_SETTING: Final = "VSCRAPY_HANG_TIMEOUT"  # seconds; 0 for never
 CLOSE_SETTING: Final = "VSCRAPY_CLOSE_TIMEOUT"  # seconds
+_DATA: Final = ".scrapy"  # Scrapy's name for it, in the working folder
+_NAMED: Final = 3  # of its files in a line
 _LEVELS_SET: Final = 0  # root lets every record through; handlers have the level
 
 
@@ -116,6 +118,7 @@ class Child:
         seat = Seat(frontier, self._order.token, self._reporter.phase, self._order.worker)
         self._crawler = LeasedCrawler(kind, settings, seat)
         self._loop(spec)
+        _say_what_goes()
         code = self._code()
         if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED}:
             if next(written_in(Path(self._order.folder)), None) is not None:
@@ -225,6 +228,18 @@ class Child:
             crawler.host.control_moved()
         else:
             logger.debug("Nothing to do for %s", command.command)
+
+
+def _say_what_goes() -> None:
+    """Name what components have kept in Scrapy's data folder: it goes with this process."""
+    kept = sorted(str(path) for path in Path(_DATA).glob("*/*"))
+    if kept:
+        logger.warning(
+            "What is kept in %s%s goes with this worker's process, and the next crawl begins "
+            "without it: give its component an absolute folder",
+            ", ".join(kept[:_NAMED]),
+            ", ..." if len(kept) > _NAMED else "",
+        )
 
 
 def run_child(order: ChildOrder) -> int:
