@@ -6,8 +6,8 @@ _PART: Reason = "not runnable as it stands: it shows a part of what another exam
 _WRONG: Reason = "an example of what not to do; it fails in plain Scrapy, too"
 _COMMAND: Reason = "of another command than crawl; such commands go to scrapy unchanged"
 _PILLOW: Reason = "needs Pillow and images"
-_FORM: Reason = "needs form2request; run with the other add-ons (test_addons.py)"
-_MODELS: Reason = "needs pydantic; run with the other add-ons (test_addons.py)"
+_FORM: Reason = "needs form2request; the login of the oldest release is run"
+_MODELS: Reason = "needs pydantic, or add-ons that need it"
 
 # Document, a pattern that is in one of its blocks alone, and the reason.
 LEFT_OUT: tuple[tuple[str, str, Reason], ...] = (

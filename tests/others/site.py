@@ -110,7 +110,16 @@ def made(path: str, headers: Mapping[str, str]) -> tuple[str, str]:
         return JSON, json.dumps({name: headers.get(name) for name in names})
     if kind == "declared":
         return HTML, '<head><meta charset="cp1252"></head><h1>caf\u00e9</h1>'
-    if kind in {"render.png", "token", "categories", "index.html", "otherpage", "s", "post"}:
+    if kind in {
+        "render.png",
+        "render.html",
+        "token",
+        "categories",
+        "index.html",
+        "otherpage",
+        "s",
+        "post",
+    }:
         return HTML, page(kind, f"<h1>{path}</h1>")
     return HTML, ""
 
