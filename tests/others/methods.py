@@ -49,7 +49,7 @@ class FrameSpider(scrapy.Spider):
 def _files(name: str, pattern: str) -> Example:
     return _part(
         *(name, _MEDIA, pattern, "FilesPipeline"),
-        '{"ITEM_PIPELINES": {Part: 1}, "FILES_STORE": "files"}',
+        f'{{"ITEM_PIPELINES": {{Part: 1}}, "FILES_STORE": "{name}"}}',
         item='{"url": response.url, "file_paths": [], "file_urls": '
         '[response.urljoin(link) for link in response.css("a::attr(href)").getall()]}',
         head="from scrapy.pipelines.files import FilesPipeline",

@@ -75,6 +75,7 @@ def _feed(
     )
 
 
+_LOADED = '(lambda x: x.add_value("{1}", "{2}") and None or x.load_item())({0}(item={{}}))'
 _URL = f'"{ADDRESS}/page/%d"'
 COMPONENTS = (
     _part(
@@ -288,9 +289,9 @@ COMPONENTS = (
             name,
             _MEDIA,
             pattern,
-            f'{{"ITEM_PIPELINES": {{{kind}: 1}}, "FILES_STORE": "files"}}',
-            item='{"number": number, "referrer": response.url, "file_urls": '
-            '[response.urljoin(u) for u in [*response.css("a::attr(href)").getall(), "/gone"]]}',
+            f'{{"ITEM_PIPELINES": {{{kind}: 1}}, "FILES_STORE": "{name}"}}',
+            item='{"number": number, "referrer": response.url, "file_urls": [response.urljoin(u) '
+            'for u in [*response.css("a::attr(href)").getall(), f"/gone/{number}"]]}',
             as_file=True,
         )
         for name, pattern, kind in (
@@ -368,7 +369,7 @@ ITEMS_OF_KINDS = (
         _LOADERS,
         r"default_output_processor = TakeFirst\(\)\n\n    name_in",
         item='(lambda x: (x.add_value("name", ["a b", "c"]), x.add_value("price", " 1 ")) and '
-        "x.load_item())(ProductLoader())",
+        "x.load_item())(ProductLoader(item={}))",
         as_file=True,
     ),
     _part(
@@ -384,7 +385,7 @@ ITEMS_OF_KINDS = (
             name,
             _LOADERS,
             pattern,
-            item=f'(lambda x: x.add_value("name", "-a-") and None or x.load_item())({kind}())',
+            item=_LOADED.format(kind, "name", "-a-"),
         )
         for name, pattern, kind in (
             ("loader of a site", "class SiteSpecificLoader", "SiteSpecificLoader"),
@@ -395,7 +396,7 @@ ITEMS_OF_KINDS = (
         "loader with a unit",
         _LOADERS,
         "length_out = MapCompose",
-        item='(lambda x: x.add_value("length", "5") and None or x.load_item())(ProductLoader())',
+        item=_LOADED.format("ProductLoader", "length", "5"),
         head="from itemloaders.processors import MapCompose\nfrom scrapy.loader import ItemLoader\n"
         '\n\ndef parse_length(text, unit="m"):\n    return text + unit\n',
     ),
@@ -443,18 +444,6 @@ FEEDS = (
         "of-frame.jsonl",
         '{"FEED_URI_PARAMS": uri_params, '
         '"FEEDS": {"of-%(spider_name)s.jsonl": {"format": "jsonlines", "overwrite": True}}}',
-    ),
-    _feed(
-        "feed of update_settings",
-        "topics/spiders",
-        "custom_feed = ",
-        "documents.json",
-        "",
-        base="MySpider",
-        pairs=(
-            ("/home/user/documents/items.json", "documents.json"),
-            ('"indent": 4,', '"overwrite": True,'),
-        ),
     ),
 )
 PARTS = (*COMPONENTS, *ITEMS_OF_KINDS, *FEEDS)
