@@ -31,25 +31,25 @@ def python_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     """
     shared = session_folder(tmp_path_factory)
 
-    def python(release: str, *packages: str) -> Path:
-        more = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:8] if packages else ""
-        folder = shared / f"scrapy-{release}{more}"
+    def python(release: str, *packages: str, interpreter: str = sys.executable) -> Path:
+        name = " ".join((interpreter, release, *packages))
+        folder = shared / f"scrapy-{release}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         done = folder.with_name(f"{folder.name}.done")
         with locked(folder.with_name(f"{folder.name}.lock")):
             if not done.exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                _install(release, folder, packages)
+                _install(interpreter, folder, (f"scrapy=={release}.*", *packages))
                 done.touch()
         return folder / "bin" / "python"
 
     return python
 
 
-def _install(release: str, folder: Path, packages: Sequence[str]) -> None:
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=INSTALL_S)
-    wanted = (f"scrapy=={release}.*", str(REPOSITORY), *packages)
+def _install(interpreter: str, folder: Path, packages: Sequence[str]) -> None:
+    subprocess.run([interpreter, "-m", "venv", str(folder)], check=True, timeout=INSTALL_S)
+    words = ("-m", "pip", "install", "--quiet", str(REPOSITORY), *packages)
     installed = subprocess.run(
-        [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *wanted],
+        [str(folder / "bin" / "python"), *words],
         capture_output=True,
         text=True,
         check=False,
