@@ -58,7 +58,7 @@ def test_as_in_plain_scrapy(
                 found.append((items(tmp_path / feed), told(log), kept(log)))
                 assert ("on one worker" in log) == (addon.twice and folder == "ours"), log[-3000:]
             assert found[0] == found[1]
-            assert found[0][0].total() == (0 if number else 40 if addon.name != "splash" else 20)
+            assert found[0][0].total() == (0 if number else 40)
             assert bool(found[0][2]) == addon.twice
 
 

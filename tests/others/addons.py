@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from tests.others.example import ADDRESS
 
 PACKAGES = (
-    *("scrapy-deltafetch", "scrapy-crawl-once", "scrapy-poet", "scrapy-playwright"),
-    *("scrapy-splash", "scrapy-user-agents", "scrapy-zyte-api"),
+    *("scrapy-deltafetch", "scrapy-poet", "scrapy-playwright"),
+    *("scrapy-user-agents", "scrapy-zyte-api"),
 )
-# Some of them import what newer releases have no more, and fail there in plain Scrapy, too.
+# Some fail with newer releases in plain Scrapy, too. scrapy-crawl-once 0.1.1 and scrapy-splash 0.11.1
+# import what no supported release has any more.
 RELEASE = "2.13"
 
 
@@ -72,18 +73,6 @@ ADDONS = (
         folder="DELTAFETCH_DIR",
     ),
     Addon(
-        "crawl-once",
-        "scrapy_crawl_once",
-        _spider(
-            '{"SPIDER_MIDDLEWARES": {"scrapy_crawl_once.CrawlOnceMiddleware": 100},\n'
-            '        "DOWNLOADER_MIDDLEWARES": {"scrapy_crawl_once.CrawlOnceMiddleware": 50},\n'
-            '        "CRAWL_ONCE_DEFAULT": True}',
-            _PAGES,
-        ),
-        twice=True,
-        folder="CRAWL_ONCE_PATH",
-    ),
-    Addon(
         "poet",
         "web_poet",
         _spider(
@@ -124,28 +113,6 @@ ADDONS = (
             '{"DOWNLOAD_HANDLERS": {"http": '
             '"scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"}}',
             _PAGES,
-        ),
-    ),
-    Addon(
-        "splash",
-        "scrapy_splash",
-        _spider(
-            '{"SPLASH_URL": "%pages%", "DOWNLOADER_MIDDLEWARES": {\n'
-            '        "scrapy_splash.SplashCookiesMiddleware": 723,\n'
-            '        "scrapy_splash.SplashMiddleware": 725},\n'
-            '        "SPIDER_MIDDLEWARES": {\n'
-            '            "scrapy_splash.SplashDeduplicateArgsMiddleware": 100},\n'
-            '        "DUPEFILTER_CLASS": "scrapy_splash.SplashAwareDupeFilter"}',
-            """
-    async def start(self):
-        for n in [*range(20), *range(20)]:
-            yield SplashRequest(f"%pages%/page/{n}", self.parse_it, args={"wait": 0.5})
-
-    def parse_it(self, response):
-        args = response.meta["splash"]["args"]
-        yield {"title": response.css("h1::text").get(), "wait": args["wait"]}
-""",
-            "from scrapy_splash import SplashRequest\n",
         ),
     ),
     Addon(

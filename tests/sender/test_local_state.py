@@ -9,27 +9,17 @@ from vscrapy_magic.sender.local_state import pinned
 from vscrapy_magic.store.messages import Bundle
 
 DELTA = {"SPIDER_MIDDLEWARES": {"scrapy_deltafetch.DeltaFetch": 100}, "DELTAFETCH_ENABLED": True}
-ONCE = {"DOWNLOADER_MIDDLEWARES": {"scrapy_crawl_once.CrawlOnceMiddleware": 50}}
 
 
 def shipped(settings: dict[str, Any], pin: str = "") -> Shipped:
     return pinned(Shipped(Bundle(files={}, entry="x.py"), "digest", pinned=pin), settings)
 
 
-@pytest.mark.parametrize(
-    ("settings", "package", "folder"),
-    [
-        (DELTA, "scrapy_deltafetch", "DELTAFETCH_DIR"),
-        (ONCE, "scrapy_crawl_once", "CRAWL_ONCE_PATH"),
-    ],
-)
-def test_such_an_addon_has_one_worker_and_its_user_reads_what_goes(
-    settings: dict[str, Any], package: str, folder: str
-) -> None:
-    found = shipped(settings)
-    assert found.pinned == f"{package} keeps what it has seen in a file"
+def test_such_an_addon_has_one_worker_and_its_user_reads_what_goes() -> None:
+    found = shipped(DELTA)
+    assert found.pinned == "scrapy_deltafetch keeps what it has seen in a file"
     (note,) = found.notes
-    assert f"{folder}=/an/absolute/folder keeps it" in note
+    assert "DELTAFETCH_DIR=/an/absolute/folder keeps it" in note
 
 
 def test_a_folder_of_the_workers_machine_needs_no_word() -> None:
@@ -45,7 +35,7 @@ def test_a_folder_of_the_workers_machine_needs_no_word() -> None:
         {},
         {**DELTA, "DELTAFETCH_ENABLED": False},
         {"SPIDER_MIDDLEWARES": {"scrapy_deltafetch.DeltaFetch": None}, "DELTAFETCH_ENABLED": True},
-        {**ONCE, "CRAWL_ONCE_ENABLED": "False"},
+        {**DELTA, "DELTAFETCH_ENABLED": "False"},
         {"SPIDER_MIDDLEWARES": {"scrapy_other.Delta": 1}, "DELTAFETCH_ENABLED": True},
     ],
 )

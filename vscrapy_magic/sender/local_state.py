@@ -19,16 +19,14 @@ _COMPONENTS: Final = (
 
 
 class _Keeper(msgspec.Struct, frozen=True):
-    """Settings of one add-on: its folder, and what turns it on; `default` when that is not set."""
+    """Settings of one add-on: its folder, and what turns it on."""
 
     folder: str
     enabled: str
-    default: bool
 
 
 _KEEPERS: Final = {
-    "scrapy_deltafetch": _Keeper("DELTAFETCH_DIR", "DELTAFETCH_ENABLED", default=False),
-    "scrapy_crawl_once": _Keeper("CRAWL_ONCE_PATH", "CRAWL_ONCE_ENABLED", default=True),
+    "scrapy_deltafetch": _Keeper("DELTAFETCH_DIR", "DELTAFETCH_ENABLED"),
 }
 _GONE: Final = (
     "{package} keeps what it has seen in a folder that goes with the worker's process: the next "
@@ -44,7 +42,7 @@ def pinned(shipped: Shipped, settings: Mapping[str, Any]) -> Shipped:
     """
     found = set(_packages(settings))
     for package, keeper in _KEEPERS.items():
-        if package not in found or not _is_on(settings.get(keeper.enabled, keeper.default)):
+        if package not in found or not _is_on(settings.get(keeper.enabled)):
             continue
         why = shipped.pinned or f"{package} keeps what it has seen in a file"
         note = _GONE.format(package=package, folder=keeper.folder)
