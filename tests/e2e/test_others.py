@@ -36,9 +36,9 @@ from vscrapy_magic.store.values import PlainCodec, read_stat
 
 __all__ = ["documents"]
 
-pytestmark = pytest.mark.timeout(2400)  # the first test runs all crawls
+pytestmark = pytest.mark.timeout(600)  # the first test runs all crawls
 AT_ONCE = 2  # processes of one kind
-ALL_S = 900.0
+ALL_S = 300.0
 WORKERS = 4
 NAMES = (*(example.name for example in ALL), *TEMPLATES)
 CELLS = (*(example.name for example in ALL if example.in_cells), *TEMPLATES)
@@ -46,7 +46,13 @@ FILES = (*(example.name for example in ALL if example.as_file), *TEMPLATES)
 
 
 # Those that one worker runs, and why.
-SHARING = {"state on self": "state on self: QuoteSpider.page"}
+SHARING = {
+    "state on self": "state on self: QuoteSpider.page",
+    "middleware with a token": "state on self: TokenMiddleware.token",
+    "pipeline that knows duplicates": "state on self: DuplicatesPipeline.ids_seen",
+    "pipeline with many exporters": "state on self: PerYearXmlExportPipeline.year_to_exporter",
+    "state that is kept": "state on self: FrameSpider.state",
+}
 SILENT = {
     *("save pages", "save pages of start_urls", "errbacks", "signals", "arrivals"),
     *("SitemapSpider with a filter", "addon with a download handler", "link extractor"),

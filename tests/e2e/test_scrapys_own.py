@@ -59,7 +59,9 @@ def mock_server(folder: Path) -> Iterator[str]:
     ) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip().replace("0.0.0.0", "127.0.0.1")
+            address = process.stdout.readline().strip().replace("0.0.0.0", "127.0.0.1")
+            assert address.startswith("http://")
+            yield address
         finally:
             process.kill()
 
@@ -134,6 +136,8 @@ def on_workers(terminal: Terminal, folder: Path, server: str) -> dict[str, dict[
 def run_all(server: EmbeddedServer, folder: Path, documents: Documents) -> Runs:
     (source,) = documents.folder.glob("*/tests")
     shutil.copytree(source, folder / "tests")
+    keys = [sys.executable, "-c", "from tests.keys import generate_keys as make; make()"]
+    subprocess.run(keys, cwd=folder, env=environment(folder), check=True)
     terminal = Terminal(folder / "home", server.url)
     with mock_server(folder) as address:
         for case in CASES:

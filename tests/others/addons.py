@@ -8,7 +8,7 @@ PACKAGES = (
     *("scrapy-deltafetch", "scrapy-poet", "scrapy-playwright"),
     *("scrapy-user-agents", "scrapy-zyte-api"),
 )
-# Some fail with newer releases in plain Scrapy, too. scrapy-crawl-once 0.1.1 and scrapy-splash 0.11.1
+# Some fail with newer releases in plain Scrapy, too. scrapy-crawl-once 0.1.1, scrapy-splash 0.11.1
 # import what no supported release has any more.
 RELEASE = "2.13"
 

@@ -10,6 +10,7 @@ _HEAD = "import scrapy\nfrom scrapy import Request, signals"
 _REQUESTS = "topics/request-response"
 _MEDIA = "topics/media-pipeline"
 PAGES = f'    start_urls = ["{ADDRESS}/page/%d" % n for n in range(40)]\n'
+_ONE = f'    start_urls = ["{ADDRESS}/page/1"]\n'
 SHOWN = '    def parse(self, response):\n        yield {"url": response.url}\n'
 
 
@@ -61,12 +62,13 @@ METHODS = (
     _method("callback yields", _REQUESTS, r"\Adef parse\(self, response\):\n    yield \{"),
     _method("coroutine", _REQUESTS, r"\Aasync def parse\(self, response\):\n    return \{"),
     _method("async generator", _REQUESTS, r"\Aasync def parse\(self, response\):\n    yield \{"),
-    _method("cb_kwargs", _REQUESTS, 'request.cb_kwargs\\["foo"\\] = "bar"'),
+    _method("cb_kwargs", _REQUESTS, 'request.cb_kwargs\\["foo"\\] = "bar"', body=_ONE),
     _method(
         "cb_kwargs of a failure",
         _REQUESTS,
         "errback=self.errback_page2",
         pairs=(("/index.html", "/missing"),),
+        body=_ONE,
     ),
     _method(
         "password of a request",

@@ -23,6 +23,7 @@ from vscrapy_magic.runtime.cookies import Cookies
 from vscrapy_magic.runtime.engine import LeasedEngine
 from vscrapy_magic.runtime.failures import Failures
 from vscrapy_magic.runtime.link import Link
+from vscrapy_magic.runtime.loader import KEEPS_STATE
 from vscrapy_magic.runtime.scheduler import LeaseScheduler
 from vscrapy_magic.runtime.settings import LiveSettings, begin_with
 from vscrapy_magic.runtime.signals import LeaseSignals
@@ -96,6 +97,8 @@ class Host:
         spider = crawler.spider
         if spider is None:
             raise AssertionError("an engine is made after its spider")
+        if crawler.settings.getbool(KEEPS_STATE):
+            spider.state = {}  # type: ignore[attr-defined]  # as Scrapy's extension for a JOBDIR
         self._crawler = crawler
         self._engine = engine
         self._tracker = crawler.tracker
