@@ -81,12 +81,12 @@ def test_a_worker_without_them_says_so(
     user: Installed, store: Store, tmp_path: Path, site: str
 ) -> None:
     for addon in ADDONS:
-        (tmp_path / f"{addon.lacking}.py").write_text(addon.text(site))
+        (tmp_path / f"of_{addon.lacking}.py").write_text(addon.text(site))
     with Workers(store.url, "--name", "bare"):
         wait_until(lambda: len(Presence(store).workers()) == 1, 60, "a worker")
         for lacking in sorted({addon.lacking for addon in ADDONS}):
-            ended = user.run(tmp_path, "runspider", f"{lacking}.py")
-            assert ended.returncode == 1
+            ended = user.run(tmp_path, "runspider", f"of_{lacking}.py")
+            assert ended.returncode == 1, ended.stderr[-3000:]
             line = rf"worker bare has no package {lacking}: pip install {lacking} there"
             assert (
                 Counter(re.findall(rf"ERROR: ({line})$", ended.stderr, re.MULTILINE)).total() == 1

@@ -6,7 +6,7 @@ from tests.others.example import ADDRESS
 
 PACKAGES = (
     *("scrapy-deltafetch", "scrapy-poet", "scrapy-playwright"),
-    *("scrapy-user-agents", "scrapy-zyte-api"),
+    *("scrapy-user-agents", "scrapy-zyte-api", "zyte-common-items"),
 )
 # Some fail with newer releases in plain Scrapy, too. scrapy-crawl-once 0.1.1, scrapy-splash 0.11.1
 # import what no supported release has any more.
