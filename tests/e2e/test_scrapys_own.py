@@ -26,8 +26,8 @@ from vscrapy_magic.store.server import EmbeddedServer
 
 __all__ = ["documents"]
 
-pytestmark = pytest.mark.timeout(2400)  # the first test runs all crawls
-ALL_S = 900.0
+pytestmark = pytest.mark.timeout(600)  # the first test runs all crawls
+ALL_S = 300.0
 WORKERS = (1, 2)
 _LINE = re.compile(r"^\S+ \S+ \[([^\]]+)\] [A-Z]+: (.*)$", re.MULTILINE)
 
@@ -172,7 +172,12 @@ def test_as_in_plain_scrapy(ran: Runs, case: Case) -> None:
             continue
         assert Counter(mine.items) == Counter(plain.items), workers
         assert mine.stats == plain.stats, workers
-        assert mine.lines == plain.lines, workers
+        assert told_lines(mine) == told_lines(plain), workers
+
+
+def told_lines(ran: Ran) -> list[str]:
+    """Lines without the time that a server's headers have."""
+    return [re.sub(r"\d\d:\d\d:\d\d", "", line) for line in ran.lines]
 
 
 def test_spiders_that_are_new_in_a_release_are_noticed(documents: Documents) -> None:

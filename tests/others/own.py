@@ -8,17 +8,31 @@ import importlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import vscrapy_magic as vs
 
 WAIT_S = 200.0
+LAST_WORDS_S = 10.0
+
+
+def lines_of(crawl: Any) -> list[Any]:
+    """All that was said; a child's last words come a moment after the end of its crawl."""
+    deadline = time.monotonic() + LAST_WORDS_S
+    while True:
+        lines: list[Any] = crawl.logs()
+        begun = sum(line.text.startswith("a child starts") for line in lines)
+        ended = sum(line.text.startswith("the child ") for line in lines)
+        if 0 < begun <= ended or time.monotonic() > deadline:
+            return lines
+        time.sleep(0.1)
 
 
 def result(crawl: Any) -> dict[str, Any]:
     view = crawl.wait(WAIT_S)
-    lines = [(line.logger, line.text.partition("\n")[0]) for line in crawl.logs()]
+    lines = [(line.logger, line.text.partition("\n")[0]) for line in lines_of(crawl)]
     stats = {name: str(value) for name, value in crawl.stats.items()}
     return {
         "state": str(view.state),

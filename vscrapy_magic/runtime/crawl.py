@@ -108,7 +108,7 @@ class Host:
         self.codec: Final = SpiderCodec(spider)
         self.failures: Final = Failures(crawler, crawler.tracker, crawler.seat.worker)
         self.stats: Final = cast("CrawlStats", crawler.stats)
-        self.slots: Final = Slots(engine.downloader, spider, engine.local_slot, crawler.changed)
+        self.slots: Final = Slots(engine.downloader, crawler, engine.local_slot, crawler.changed)
         self.cookies: Final = Cookies(engine.downloader.middleware.middlewares, crawler.tracker)
         self.link: Final = Link(crawler.seat.frontier, crawler.seat.token, post)
         self.stepper: Final = Stepper(
