@@ -260,7 +260,7 @@ def test_each_of_them_does_what_it_is_for(ran: Runs) -> None:
     assert failing == FAILING
 
 
-def test_code_that_is_new_in_a_release_is_noticed(ran: Runs, documents: Documents) -> None:
+def test_code_that_is_new_in_a_release_is_noticed(documents: Documents) -> None:
     """Each block that defines something is run, or it stands in `left_out.py` with a reason."""
     known = {
         (each.document, documents.example(each.document, each.pattern))

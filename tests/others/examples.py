@@ -1,20 +1,21 @@
 """Spiders that nobody here wrote: where each is found, and what is put in place of its hosts.
 
-Whole spiders; `parts.py`, `methods.py` and `fragments.py` have what needs a spider around it, and
-`left_out.py` what cannot run, and why. Hosts are replaced mechanically. Where a documented example
-leaves something to its reader (a name, `pass  # ... scrape shop here ...`), that is filled in, and
-listed here.
+Whole spiders; `parts.py`, `items.py`, `methods.py` and `fragments.py` have what needs a spider
+around it, and `left_out.py` what cannot run, and why. Hosts are replaced mechanically. Where a
+documented example leaves something to its reader (a name, `pass  # ... scrape shop here ...`), that
+is filled in, and listed here.
 """
 
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.others import items
 from tests.others.documents import Documents
 from tests.others.example import Example, Made, Pairs, replaced
 from tests.others.fragments import FRAGMENTS
 from tests.others.methods import METHODS
-from tests.others.parts import PARTS
+from tests.others.parts import COMPONENTS
 
 # The module that documented examples import their items from.
 ITEMS = """
@@ -298,7 +299,7 @@ TEMPLATES: dict[str, tuple[str, Pairs]] = {
 }
 
 
-ALL = (*EXAMPLES, *PARTS, *METHODS, *FRAGMENTS)
+ALL = (*EXAMPLES, *COMPONENTS, *items.ITEMS, *items.FEEDS, *METHODS, *FRAGMENTS)
 
 
 def examples(documents: Documents, sites: dict[str, str]) -> list[Made]:
