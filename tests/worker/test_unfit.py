@@ -20,6 +20,7 @@ NEEDS = {
     "pipeline": ("", {"ITEM_PIPELINES": {"only_there.Pipe": 1}}),
     "addon": ("", {"ADDONS": {"only_there.Addon": 1}}),
     "download handler": ("", {"DOWNLOAD_HANDLERS": {"https": "only_there.Handler"}}),
+    "pipeline that needs another": ("", {"ITEM_PIPELINES": {"needs_more.Pipe": 1}}),
     "class": ("", {"DUPEFILTER_CLASS": "only_there.Filter"}),
 }
 
@@ -29,8 +30,13 @@ def spider(head: str, settings: object = None) -> str:
     return f"{head}\n{PAGES.replace('    name =', own + '    name =')}"
 
 
-def test_a_crawl_that_no_worker_can_run_fails_with_one_line_of_each(store: Store) -> None:
-    with Workers(store.url, "-n", "2", "--name", "bare"):
+def test_a_crawl_that_no_worker_can_run_fails_with_one_line_of_each(
+    store: Store, tmp_path: Path
+) -> None:
+    # Scrapy would import it after it has installed a reactor, and so do we.
+    more = "from twisted.internet import reactor\nimport only_there\n"
+    (tmp_path / "needs_more.py").write_text(more)
+    with Workers(store.url, "-n", "2", "--name", "bare", PYTHONPATH=_path(tmp_path)):
         wait_until(lambda: len(workers(store)) == 2, 30, "workers")
         crawls = {
             need: Ordered(store, spider(head, settings), args=COUNT)

@@ -34,7 +34,7 @@ from vscrapy_magic.runtime.loader import (
     run_entry,
     write_files,
 )
-from vscrapy_magic.runtime.packages import UnfitError, check_components, needed
+from vscrapy_magic.runtime.packages import UnfitError, check_components, needed, why_unfit
 from vscrapy_magic.runtime.report import PipeHandler, Reporter
 from vscrapy_magic.runtime.tracker import lease_in
 from vscrapy_magic.runtime.warm import warm
@@ -42,7 +42,7 @@ from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
-from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, decode
+from vscrapy_magic.store.messages import Bundle, ChildOrder, CrawlSpec, decode
 from vscrapy_magic.store.pipes import Command, ExitCode, FromChild, Phase, Report, ToChild
 from vscrapy_magic.store.shared import Defaults, Shared
 
@@ -63,6 +63,7 @@ class Child:
         self._order = order
         self._reporter = Reporter(order.report_fd)
         self._crawler: LeasedCrawler | None = None
+        self._bundle = Bundle(files={}, entry="")
         self._failure: Failure | None = None
         self._exited = False
         self._control = Control(order.control_fd, self._obey, self._reporter)
@@ -131,7 +132,7 @@ class Child:
     def _load(
         self, spec: CrawlSpec, crawls: Crawls, defaults: Defaults
     ) -> tuple[type[Spider], Settings]:
-        bundle = crawls.bundle(spec.bundle)
+        self._bundle = bundle = crawls.bundle(spec.bundle)
         self._reporter.mask(bundle.env.values())
         folder = Path.cwd()
         write_files(bundle, folder)
@@ -209,6 +210,12 @@ class Child:
         if self._exited:
             return ExitCode.EXITED
         if self._failure is not None:
+            exc = self._failure.value
+            if isinstance(exc, ImportError):  # of a component, which Scrapy has just made
+                text = why_unfit(exc, self._bundle, self._order.worker)
+                if text:
+                    self._fatal(text)
+                    return ExitCode.UNFIT
             return self._fatal(self._failure.getTraceback())
         error: VscrapyError | None = None if self._crawler is None else self._crawler.host.error
         if error is None or isinstance(error, StateError):

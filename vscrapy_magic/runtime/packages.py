@@ -13,7 +13,6 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from scrapy.settings import Settings
-from scrapy.utils.misc import load_object
 
 from vscrapy_magic.errors import VscrapyError
 from vscrapy_magic.store.messages import Bundle
@@ -58,37 +57,39 @@ def needed(bundle: Bundle, worker: str) -> Iterator[None]:
     try:
         yield
     except ImportError as exc:
-        top = (exc.name or "").partition(".")[0]
-        if not top or top in _shipped(bundle):
+        text = why_unfit(exc, bundle, worker)
+        if not text:
             raise
-        raise UnfitError(_why(exc, top, worker)) from exc
+        raise UnfitError(text) from exc
+
+
+def why_unfit(exc: ImportError, bundle: Bundle, worker: str) -> str:
+    """What a failed import says of this worker, in one line; empty: the bundle is to blame."""
+    top = (exc.name or "").partition(".")[0]
+    return "" if not top or top in _shipped(bundle) else _why(exc, top, worker)
 
 
 def check_components(settings: Settings) -> None:
-    """Import what the settings name, as Scrapy will; what is wrong with it otherwise Scrapy says.
+    """See that the packages of what the settings name are here.
+
+    Nothing is imported: Scrapy does that when there is a reactor, which an import might install.
 
     Args:
         settings: with those of the spider.
 
     Raises:
-        ImportError: one cannot be imported.
+        ModuleNotFoundError: one is not.
     """
     for path in _named(settings):
-        try:
-            load_object(path)
-        except ImportError:
-            raise
-        except Exception:  # noqa: BLE001, S110 - it is code of others
-            pass
-    for path in settings.getdict(_HANDLERS).values():
-        top = str(path).partition(".")[0]
-        if isinstance(path, str) and importlib.util.find_spec(top) is None:
+        top = path.partition(".")[0]
+        if top not in sys.modules and importlib.util.find_spec(top) is None:
             raise ModuleNotFoundError(f"No module named {top!r}", name=top)
 
 
 def _named(settings: Settings) -> Iterator[str]:
     """Paths of components and classes that are not Scrapy's own."""
     paths: list[Any] = [settings.get(name) for name in _CLASSES]
+    paths += settings.getdict(_HANDLERS).values()
     for name in _COMPONENTS:
         paths += [path for path, order in settings.getdict(name).items() if order is not None]
     for path in paths:
