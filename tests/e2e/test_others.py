@@ -36,9 +36,9 @@ from vscrapy_magic.store.values import PlainCodec, read_stat
 
 __all__ = ["documents"]
 
-pytestmark = pytest.mark.timeout(600)  # the first test runs all crawls
+pytestmark = pytest.mark.timeout(1200)  # the first test runs all crawls
 AT_ONCE = 2  # processes of one kind
-ALL_S = 300.0
+ALL_S = 600.0
 WORKERS = 4
 NAMES = (*(example.name for example in ALL), *TEMPLATES)
 CELLS = (*(example.name for example in ALL if example.in_cells), *TEMPLATES)

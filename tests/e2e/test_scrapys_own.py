@@ -26,8 +26,8 @@ from vscrapy_magic.store.server import EmbeddedServer
 
 __all__ = ["documents"]
 
-pytestmark = pytest.mark.timeout(600)  # the first test runs all crawls
-ALL_S = 300.0
+pytestmark = pytest.mark.timeout(1200)  # the first test runs all crawls
+ALL_S = 600.0
 WORKERS = (1, 2)
 _LINE = re.compile(r"^\S+ \S+ \[([^\]]+)\] [A-Z]+: (.*)$", re.MULTILINE)
 
