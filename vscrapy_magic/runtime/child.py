@@ -38,6 +38,7 @@ from vscrapy_magic.runtime.loader import (
     run_entry,
     write_files,
 )
+from vscrapy_magic.runtime.packages import UnfitError, check_components, needed, why_unfit
 from vscrapy_magic.runtime.report import PipeHandler, Reporter
 from vscrapy_magic.runtime.tracker import lease_in
 from vscrapy_magic.runtime.warm import warm
@@ -45,7 +46,7 @@ from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
-from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, Step, decode
+from vscrapy_magic.store.messages import Bundle, ChildOrder, CrawlSpec, Step, decode
 from vscrapy_magic.store.pipes import Command, ExitCode, FromChild, Phase, Report, ToChild
 from vscrapy_magic.store.scratch import hold
 from vscrapy_magic.store.shared import Defaults, Shared
@@ -55,6 +56,8 @@ logger = logging.getLogger(__name__)
 STACK_SIGNAL: Final = signal.SIGUSR2  # writes the stack to stderr, also while the GIL is held
 HANG_SETTING: Final = "VSCRAPY_HANG_TIMEOUT"  # seconds; 0 for never
 CLOSE_SETTING: Final = "VSCRAPY_CLOSE_TIMEOUT"  # seconds
+_DATA: Final = ".scrapy"  # Scrapy's name for it, in the working folder
+_NAMED: Final = 3  # of its files in a line
 _LEVELS_SET: Final = 0  # root lets every record through; handlers have the level
 
 
@@ -65,6 +68,7 @@ class Child:
         self._order = order
         self._reporter = Reporter(order.report_fd)
         self._crawler: LeasedCrawler | None = None
+        self._bundle = Bundle(files={}, entry="")
         self._failure: Failure | None = None
         self._exited = False
         self._secrets: tuple[str, ...] = ()
@@ -92,6 +96,9 @@ class Child:
             if not self._reporter.connected:
                 sys.stderr.write(f"{exc}\n")
             return ExitCode.STORE_LOST
+        except UnfitError as exc:
+            self._fatal(str(exc))
+            return ExitCode.UNFIT
         except BaseException as exc:  # noqa: BLE001
             # Whatever shipped code does at import, SystemExit included, its author must hear of it.
             return self._fatal("".join(traceback.format_exception(exc)))
@@ -126,6 +133,7 @@ class Child:
         self._loop(spec)
         if self._failure is not None and not hasattr(self._crawler, "host"):
             self._tell_of(error_of(self._failure), frontier, spec)
+        _say_what_goes()
         code = self._code()
         if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED}:
             if next(written_in(Path(self._order.folder)), None) is not None:
@@ -167,18 +175,20 @@ class Child:
     def _load(
         self, spec: CrawlSpec, crawls: Crawls, defaults: Defaults
     ) -> tuple[type[Spider], Settings]:
-        bundle = crawls.bundle(spec.bundle)
+        self._bundle = bundle = crawls.bundle(spec.bundle)
         self._secrets = tuple(bundle.env.values())
         self._reporter.mask(self._secrets)
         folder = Path.cwd()
         write_files(bundle, folder)
         prepare(bundle, folder)
-        settings = read_settings(bundle, spec)
-        self._log_to_pipe(settings)
-        module = run_entry(bundle, folder)
-        kind = find_spider(module, spec, settings)
-        own = settings.copy()  # the spider may have a level of its own; copying is slow: only once
-        kind.update_settings(own)
+        with needed(bundle, self._order.worker):
+            settings = read_settings(bundle, spec)
+            self._log_to_pipe(settings)
+            module = run_entry(bundle, folder)
+            kind = find_spider(module, spec, settings)
+            own = settings.copy()  # the spider may have a level of its own; slow: only once
+            kind.update_settings(own)
+            check_components(own)
         force_settings(settings, own, spec.limits)
         for handler in logging.root.handlers:
             if isinstance(handler, PipeHandler):
@@ -248,6 +258,12 @@ class Child:
         if self._exited:
             return ExitCode.EXITED
         if self._failure is not None:
+            exc = self._failure.value
+            if isinstance(exc, ImportError):  # of a component, which Scrapy has just made
+                text = why_unfit(exc, self._bundle, self._order.worker)
+                if text:
+                    self._fatal(text)
+                    return ExitCode.UNFIT
             return self._fatal(self._failure.getTraceback())
         error: VscrapyError | None = None if self._crawler is None else self._crawler.host.error
         if error is None or isinstance(error, StateError):
@@ -267,6 +283,18 @@ class Child:
             crawler.host.control_moved()
         else:
             logger.debug("Nothing to do for %s", command.command)
+
+
+def _say_what_goes() -> None:
+    """Name what components have kept in Scrapy's data folder: it goes with this process."""
+    kept = sorted(str(path) for path in Path(_DATA).glob("*/*"))
+    if kept:
+        logger.warning(
+            "What is kept in %s%s goes with this worker's process, and the next crawl begins "
+            "without it: give its component an absolute folder",
+            ", ".join(kept[:_NAMED]),
+            ", ..." if len(kept) > _NAMED else "",
+        )
 
 
 def run_child(order: ChildOrder) -> int:

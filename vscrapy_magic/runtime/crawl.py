@@ -24,6 +24,7 @@ from vscrapy_magic.runtime.engine import LeasedEngine
 from vscrapy_magic.runtime.failures import Failures
 from vscrapy_magic.runtime.fetching import lent_cookies, response_record
 from vscrapy_magic.runtime.link import Link
+from vscrapy_magic.runtime.loader import KEEPS_STATE
 from vscrapy_magic.runtime.scheduler import LeaseScheduler
 from vscrapy_magic.runtime.settings import LiveSettings, begin_with
 from vscrapy_magic.runtime.signals import LeaseSignals
@@ -105,6 +106,8 @@ class Host:
         spider = crawler.spider
         if spider is None:
             raise AssertionError("an engine is made after its spider")
+        if crawler.settings.getbool(KEEPS_STATE):
+            spider.state = {}  # type: ignore[attr-defined]  # as Scrapy's extension for a JOBDIR
         self._crawler = crawler
         self._engine = engine
         self._tracker = crawler.tracker
@@ -119,7 +122,7 @@ class Host:
         self._strays: Final = Strays(self.failures.nobody_waited, post)
         self._strays.listen()
         self.stats: Final = cast("CrawlStats", crawler.stats)
-        self.slots: Final = Slots(engine.downloader, spider, engine.local_slot, crawler.changed)
+        self.slots: Final = Slots(engine.downloader, crawler, engine.local_slot, crawler.changed)
         self.cookies: Final = Cookies(engine.downloader.middleware.middlewares, crawler.tracker)
         self.link: Final = Link(crawler.seat.frontier, crawler.seat.token, post)
         self.stepper: Final = Stepper(

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 FORCED_PRIORITY: Final = 100  # above the command line's 40: children cannot do otherwise
 CMDLINE_PRIORITY: Final = "cmdline"
+KEEPS_STATE: Final = "VSCRAPY_KEEPS_STATE"  # in a child: the spider has a `state`, as with a JOBDIR
 SPIDER_NAME: Final = "_vscrapy_spider"  # of the class, in the module that holds it
 _FORCED: Final[dict[str, Any]] = {
     "SCHEDULER": "vscrapy_magic.runtime.scheduler.LeaseScheduler",
@@ -170,6 +171,7 @@ def force_settings(settings: Settings, wished: Settings, limits: CloseLimits) ->
         )
     for name, value in _FORCED.items():
         settings.set(name, value, priority=FORCED_PRIORITY)
+    settings.set(KEEPS_STATE, bool(wished.get("JOBDIR")), priority=FORCED_PRIORITY)
     for name in _limits_set(limits):
         settings.set(name, 0, priority=FORCED_PRIORITY)
     extensions = settings[_EXTENSIONS]

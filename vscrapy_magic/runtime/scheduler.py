@@ -9,6 +9,7 @@ makes this child say so. Requests that cannot leave the process are kept under t
 which ends when they are done.
 """
 
+import hashlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from scrapy import Request, Spider
 from scrapy.core.scheduler import BaseScheduler
 from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
 from scrapy.utils.misc import build_from_crawler, load_object
+from scrapy.utils.request import RequestFingerprinter, RequestFingerprinterProtocol
 from twisted.internet.defer import Deferred
 
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Run, confirmed, working_for
@@ -52,6 +54,12 @@ class LeaseScheduler(BaseScheduler):
         self._own_filter = self._filters and kind.request_seen is not RFPDupeFilter.request_seen
         legacy = getattr(kind, "request_fingerprint", None)
         self._legacy = legacy is not getattr(RFPDupeFilter, "request_fingerprint", None)
+        # A filter may have been made with a fingerprinter of its own.
+        self._fingerprinter: RequestFingerprinterProtocol = getattr(
+            dupefilter, "fingerprinter", crawler.request_fingerprinter
+        )
+        plain = type(self._fingerprinter) is RequestFingerprinter
+        self._is_digest = plain and not self._legacy
         self._host.scheduler = self
         self._host.stepper.filtered_stat = FILTERED_STAT if self._filters else ""
 
@@ -182,8 +190,11 @@ class LeaseScheduler(BaseScheduler):
         if self._legacy and isinstance(self.df, RFPDupeFilter):
             data = bytes.fromhex(self._asked(self.df, self.df.request_fingerprint, request))
         else:
-            maker = self._crawler.request_fingerprinter
+            maker = self._fingerprinter
             data = self._asked(maker, maker.fingerprint, request)
+        if not self._is_digest:
+            # Bytes of any kind and length: addresses, for one, have their first ones in common.
+            data = hashlib.blake2b(data, digest_size=_FINGERPRINT_BYTES).digest()
         return int.from_bytes(data[:_FINGERPRINT_BYTES], "big", signed=True)
 
     def _asked(self, component: Any, ask: Callable[[Request], Any], request: Request) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.bundle import ship_class
 from vscrapy_magic.sender.cells import Cell, ran_here
+from vscrapy_magic.sender.local_state import pinned
 from vscrapy_magic.sender.options import CrawlOptions, no_effect_notes, setting_notes
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.store.inspection import FeedOrder, Source
@@ -47,7 +48,9 @@ def class_order(
         env=options.environment(),
         names=sorted(_names_in(given)),
     )
-    own = _plain(_by_name(getattr(kind, "custom_settings", None) or {}))
+    custom = getattr(kind, "custom_settings", None) or {}
+    shipped = pinned(shipped, {**custom, **given})
+    own = _plain(_by_name(custom))
     strange = _setting_notes([*options.settings, *settings], own)
     spider = str(getattr(kind, "name", None) or kind.__name__)
     return Order(

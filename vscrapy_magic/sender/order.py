@@ -15,6 +15,7 @@ import msgspec
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.bundle import Shipped, ship_file
 from vscrapy_magic.sender.inspecting import Inspecting, file_source, project_source
+from vscrapy_magic.sender.local_state import pinned
 from vscrapy_magic.sender.options import MASK, CrawlOptions, no_effect_notes, setting_notes
 from vscrapy_magic.sender.project import data_files, shared_state_of, source_files
 from vscrapy_magic.store.crawls import new_crawl_id
@@ -139,6 +140,7 @@ def _order(options: CrawlOptions, source: Source, found: Inspection, shipped: Sh
     source = msgspec.structs.replace(source, spider=found.spider)
     own = found.settings.keys() - options.settings.keys()
     strange = setting_notes(options.settings, found.known, own)
+    shipped = pinned(shipped, found.settings)
     return Order(
         shipped=shipped,
         spider=found.spider,

@@ -37,6 +37,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     ),
     KeyRow("claims", "zset", "reserve, renew, step", "reserve, step", "end of crawl", "workers"),
     KeyRow("standby", "list", "reserve", "step", "end of crawl", "workers"),
+    KeyRow("unfit", "hash", "refuse", "refuse", "end of crawl", "workers"),
     KeyRow("m:<token>", "hash", "step", "step", "member leaves", "fixed fields"),
     KeyRow(
         "l:<token>", "hash", "step", "step, judge, held", "member leaves", "leases of one child"

@@ -70,6 +70,9 @@ class ExitCode(enum.IntEnum):
     STORE_LOST = 66  # Redis unreachable for too long; may be started again
     PARENT_GONE = 67
     EXITED = 68  # spider code raised SystemExit
+    UNFIT = (
+        69  # this worker lacks what the spider needs, others may have it; `Report.FATAL` says it
+    )
 
 
 class FromChild(msgspec.Struct, frozen=True, omit_defaults=True):

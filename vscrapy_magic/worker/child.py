@@ -309,6 +309,8 @@ class Child:
             return f"was killed: {self.verdict}"
         if code in {ExitCode.DONE, UNKNOWN_CODE} and self.phase is Phase.CLOSED:
             return ""
+        if code == ExitCode.UNFIT:
+            return ""  # it has said why
         if code == UNKNOWN_CODE or code is None:
             return "is gone, and nobody saw how"
         if code < 0:

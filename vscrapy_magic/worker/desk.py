@@ -23,7 +23,7 @@ from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.logs import LINES_PER_BATCH, Logs
 from vscrapy_magic.store.messages import CrawlSpec, CrawlState
-from vscrapy_magic.store.presence import Beat, LiveCrawl, Presence
+from vscrapy_magic.store.presence import Beat, LiveCrawl, Liveness, Presence
 from vscrapy_magic.store.views import FINAL_STATES
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.parcel import Parcel
@@ -303,7 +303,9 @@ class Desk:
             text = "a request is given up: the process died of it three times"
             burial.output.own(logging.ERROR, text)
         self._send(burial.output)
-        if burial.fatal:
+        if burial.unfit:
+            self._refuse(burial)
+        elif burial.fatal:
             self._crawls.finish_failed(crawl_id, burial.fatal)
         elif self._crawls.view(crawl_id, named=False).state in FINAL_STATES:
             self._crawls.sweep(crawl_id)
@@ -314,6 +316,21 @@ class Desk:
         else:
             self._parcels.append(parcel)
             self._carry()
+
+    def _refuse(self, burial: Burial) -> None:
+        """Leave a crawl to workers that can run it; when there is none it has failed."""
+        self._placing.refuse(burial.tenant)
+        crawl_id, worker = burial.tenant.crawl_id, burial.tenant.worker
+        refused = self._crawls.refuse(crawl_id, worker, burial.unfit)
+        view = self._crawls.view(crawl_id)
+        others = {
+            each.record.name
+            for each in self._presence.workers()
+            if each.liveness is not Liveness.GONE and view.spec.env in {"", each.record.env}
+        }
+        if not view.members and others <= refused:
+            more = f" (none of the {len(refused)} workers can run it)" if len(refused) > 1 else ""
+            self._crawls.finish_failed(crawl_id, f"{burial.unfit}{more}")
 
     def _has_dropped(self, burial: Burial, exc: StoreError) -> None:
         logger.warning(

@@ -86,7 +86,8 @@ class Burial(msgspec.Struct, frozen=True):
     """A child that has ended.
 
     Attributes:
-        fatal: the crawl cannot run here, in one line; empty when it can.
+        fatal: the crawl cannot run anywhere, in one line; empty when it can.
+        unfit: it cannot run on this worker, in one line; empty when it can.
         suspects: leases to blame for its death.
         clear: whether that is one; otherwise it was one of them, nobody knows which.
         died: monotonic seconds.
@@ -98,6 +99,7 @@ class Burial(msgspec.Struct, frozen=True):
     output: Output
     died: float
     fatal: str = ""
+    unfit: str = ""
     suspects: tuple[int, ...] = ()
     clear: bool = True
     folder: Path | None = None

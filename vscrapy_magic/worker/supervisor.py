@@ -363,13 +363,23 @@ class Supervisor:
             self._deaths.pop(place, None)
             child.output.own(logging.INFO, "the child has ended")
         logger.info("Crawl %s: the child %s", child.crawl_id, how or "has ended")
-        fatal = ""
+        fatal = unfit = ""
         if child.process.code() == ExitCode.FATAL and child.fatal:
             fatal = child.output.hide(child.fatal.strip().splitlines()[-1])
+        elif child.process.code() == ExitCode.UNFIT:
+            unfit = child.output.hide(child.fatal)
         elif child.ended_itself and child.phase in EARLY and self._deaths[place] >= EARLY_DEATHS:
             fatal = f"its process {how} while loading, {EARLY_DEATHS} times in a row"
-        tenant = Tenant(place[0], child.crawl_id, child.token)
-        burial = Burial(tenant, child.output, now, fatal, suspects, child.is_clear, child.folder)
+        burial = Burial(
+            tenant=Tenant(place[0], child.crawl_id, child.token),
+            output=child.output,
+            died=now,
+            fatal=fatal,
+            unfit=unfit,
+            suspects=suspects,
+            clear=child.is_clear,
+            folder=child.folder,
+        )
         self._desk.bury(msgspec.structs.replace(burial, death=child.death()))
         for fd in child.pipes.keys() - child.ended_pipes:
             self._selector.unregister(fd)
