@@ -1,6 +1,9 @@
 """How fast a site may be asked: over all workers, as by one process."""
 
+import time
+
 import scrapy
+from scrapy.http import TextResponse
 
 
 class Ticks(scrapy.Spider):
@@ -106,3 +109,44 @@ class SlotsSpider(scrapy.Spider):
 
     def parse(self, response):
         yield {"url": response.url, "slot": response.meta["download_slot"]}
+
+
+class Clock:
+    """Downloads clock:// addresses: the time when it was asked to."""
+
+    lazy = False
+
+    def __init__(self, settings=None, crawler=None):
+        pass
+
+    @classmethod
+    def from_crawler(cls, crawler):
+        return cls()
+
+    async def download_request(self, request, spider=None):
+        return TextResponse(request.url, body=repr(time.monotonic()).encode(), request=request)
+
+    async def close(self):
+        pass
+
+
+class SendingSpider(scrapy.Spider):
+    """DOWNLOAD_DELAY, at the moment of sending."""
+
+    name = "sending"
+    count = 30
+    custom_settings = {
+        "DOWNLOAD_HANDLERS": {"clock": "spiders.limits.Clock"},
+        "DOWNLOAD_DELAY": 0.1,
+        "RANDOMIZE_DOWNLOAD_DELAY": False,
+    }
+
+    async def start(self):
+        for n in range(int(self.count)):
+            yield scrapy.Request(f"clock://site/{n}")
+
+    def parse(self, response):
+        if int(self.count) == 30:
+            yield {"url": response.url}
+        else:
+            yield {"at": float(response.text)}
