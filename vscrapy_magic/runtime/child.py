@@ -26,6 +26,7 @@ from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.runtime import mark
 from vscrapy_magic.runtime.control import Control
 from vscrapy_magic.runtime.crawl import LeasedCrawler, Seat, post
+from vscrapy_magic.runtime.debugger import BREAK_SETTING, BREAK_TIMEOUT_S, Debugger
 from vscrapy_magic.runtime.loader import (
     find_spider,
     force_settings,
@@ -62,7 +63,10 @@ class Child:
         self._crawler: LeasedCrawler | None = None
         self._failure: Failure | None = None
         self._exited = False
-        self._control = Control(order.control_fd, self._obey, self._reporter)
+        self._debugger = Debugger(order, self._reporter)
+        self._control = Control(
+            order.control_fd, self._obey, self._reporter, self._debugger.go_on_for_good
+        )
 
     def run(self) -> ExitCode:
         """Take part in the crawl until it ends, or until this child is told to go."""
@@ -109,8 +113,15 @@ class Child:
         except StateError as exc:
             logger.info("%s", exc)
             return ExitCode.DONE
-        seat = Seat(frontier, self._order.token, self._reporter.phase, self._order.worker)
+        seat = Seat(
+            frontier,
+            self._order.token,
+            self._reporter.phase,
+            self._order.worker,
+            self._debugger.failed,
+        )
         self._crawler = LeasedCrawler(kind, settings, seat)
+        self._debugger.crawler = self._crawler
         self._loop(spec)
         code = self._code()
         if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED}:
@@ -131,6 +142,7 @@ class Child:
         prepare(bundle, folder)
         settings = read_settings(bundle, spec)
         self._log_to_pipe(settings)
+        self._debugger.install(spec, bundle.env.values())
         module = run_entry(bundle, folder)
         kind = find_spider(module, spec, settings)
         own = settings.copy()  # the spider may have a level of its own; copying is slow: only once
@@ -139,6 +151,7 @@ class Child:
         for handler in logging.root.handlers:
             if isinstance(handler, PipeHandler):
                 handler.setLevel(own.get("LOG_LEVEL"))
+        self._debugger.timeout_s = own.getfloat(BREAK_SETTING, BREAK_TIMEOUT_S)
         level = own.get("LOG_LEVEL") if own.getbool("LOG_ENABLED") else logging.CRITICAL
         self._reporter.limits(
             logging.getLevelNamesMapping().get(str(level), level),

@@ -46,12 +46,14 @@ class Seat:
 
     Attributes:
         phase: is told what the child does from now on.
+        failed: is called with each exception that user code let go, where it was caught.
     """
 
     frontier: Frontier
     token: MemberToken
     phase: Callable[[str], None]
     worker: WorkerName
+    failed: Callable[[object], object] = lambda _exc: None
 
 
 class LeasedCrawler(Crawler):
@@ -208,6 +210,9 @@ class Host:
 
     def take_unsent(self, slots: frozenset[str]) -> list[Run]:
         return self._engine.take_unsent(slots)
+
+    def take_all_unsent(self) -> list[Run]:
+        return self._engine.take_unsent(call=post)
 
     def control_moved(self) -> None:
         if not self._asked_settings:

@@ -107,6 +107,7 @@ class Failures:
         identity = "\0".join((kind, record.type, record.url, callback)).encode()
         data = msgspec.msgpack.encode(record)
         self._tracker.add(Output(OutputKind.FAILURE, data=data, identity=identity))
+        self._crawler.seat.failed(exc)
 
     def _record(
         self, kind: str, exc: Any, request: Any, response: Any, callback: str

@@ -84,6 +84,8 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
         out_bytes_max: bytes of items and failures that the sender has not acknowledged; beyond it
             leasing waits, so that nothing has to be dropped.
         env: environment (`sys.prefix` and versions) that workers of a local cluster must have.
+        breaks: whether somebody is there to debug at a `breakpoint()`; others are passed.
+        pdb: whether the first exception that nobody catches stops in the debugger.
     """
 
     crawl_id: CrawlId
@@ -99,6 +101,8 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
     out_bytes_max: int = 64 * 1024 * 1024
     code_version: int = 1
     env: str = ""
+    breaks: bool = False
+    pdb: bool = False
 
 
 class SlotLimit(msgspec.Struct, frozen=True):

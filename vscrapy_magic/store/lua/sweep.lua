@@ -22,6 +22,9 @@ for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, MEMBERS_AT_ONCE -
     P .. 'wake:' .. token)
   redis.call('ZREM', P .. 'members', token)
 end
+for _, number in ipairs(redis.call('HKEYS', P .. 'halts')) do
+  redis.call('DEL', P .. 'halt:' .. number, P .. 'halt-in:' .. number)
+end
 local again = redis.call('HSCAN', P .. 'a', 0, 'COUNT', AT_ONCE)[2]
 for i = 1, #again, 2 do
   redis.call('UNLINK', P .. 'p:' .. again[i])
@@ -49,7 +52,7 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
 end
 redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'suspects', P .. 'cookies', P .. 'cookie_no',
   P .. 'parked', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
-  P .. 'control')
+  P .. 'control', P .. 'halts')
 for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files'}) do
   redis.call('PEXPIRE', P .. name, ARGV[2])
 end
