@@ -17,7 +17,18 @@ from vscrapy_magic.notebook.interrupts import UsageError
 from vscrapy_magic.sender.cells import set_source
 
 LINE_MAGICS: Final = (
-    *("vconnect", "vcrawl", "vdebug", "verrors", "vitems", "vlist", "vlogs", "vpanel", "vpush"),
+    *(
+        "vbreak",
+        "vconnect",
+        "vcrawl",
+        "vdebug",
+        "verrors",
+        "vitems",
+        "vlist",
+        "vlogs",
+        "vpanel",
+        "vpush",
+    ),
     *("vreplay", "vset", "vstop", "vworkers"),
 )
 CELL_MAGICS: Final = ("vcrawl",)

@@ -28,7 +28,7 @@ KEPT_MS: Final = 60_000  # what was shown last, for a sender that reads late
 _ENDING: Final = frozenset({CrawlState.STOPPING, CrawlState.CLOSING}) | FINAL_STATES
 _LINE: Final = b"l"
 _END_OF_FILE: Final = b"e"
-_GO_ON: Final = b"x"
+_GO_ON: Final = b"x"  # of `lua/halt_end.lua`
 
 
 class HaltKind(enum.StrEnum):
@@ -55,8 +55,8 @@ class Halt(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """Where it stands, for users."""
-        return f"{self.worker}: {self.place}"
+        """Where it stands, for users: `breakpoint on w-2: Cell In[3], line 12, in Quotes.parse`."""
+        return f"{self.kind} on {self.worker}: {self.place}"
 
 
 class Refusal(enum.StrEnum):
@@ -175,13 +175,6 @@ class Halts:
     def type(self, number: int, line: str | None) -> bool:
         """Type a line, or (None) the end of input; False when nobody stands there any more."""
         entry = _END_OF_FILE if line is None else _LINE + f"{line[:LINE_CHARS_MAX]}\n".encode()
-        return self._type(number, entry)
-
-    def let_go(self, number: int) -> bool:
-        """Make a child leave the debugger, whatever it asks at the moment."""
-        return self._type(number, _GO_ON)
-
-    def _type(self, number: int, entry: bytes) -> bool:
         args: list[bytes | str | int] = [number, TYPED_KEPT, "in", entry]
         return bool(self._store.call(load_script("halt_say"), self._keys, args))
 
@@ -215,11 +208,8 @@ class Screen:
         Returns:
             None when its child is gone, without an entry for the end.
         """
-        if not self.waits_for_more(timeout_s):
-            with self._store.errors_wrapped():
-                is_there = self._client.hexists(self._halts, str(self._number))
-            if is_there:
-                return []
+        if not self.waits_for_more(timeout_s) and self.is_there():
+            return []
         with self._store.errors_wrapped():
             entries: Any = self._client.xrange(self._key, min=f"{self._after + 1}-0")
         if not entries:
@@ -233,6 +223,11 @@ class Screen:
             found.append(Said(number, SaidKind(fields[b"kind"].decode()), text))
             self._after = number
         return found
+
+    def is_there(self) -> bool:
+        """Whether its child still stands in the debugger."""
+        with self._store.errors_wrapped():
+            return bool(self._client.hexists(self._halts, str(self._number)))
 
     def waits_for_more(self, timeout_s: float) -> bool:
         """Whether there is something to read, once there is; False when the time has passed."""

@@ -35,7 +35,7 @@ class CrawlView(msgspec.Struct, frozen=True):
         limited_by: the setting that keeps running workers from doing more, and where:
             `DOWNLOAD_DELAY = 1 on example.com`; empty when none does.
         halts: how many children stand in the debugger.
-        halted_at: where the first of them does: `w-2: Cell In[3], line 12`.
+        halted_at: where the first of them does: `breakpoint on w-2: Cell In[3], line 12, in parse`.
     """
 
     crawl_id: CrawlId
