@@ -6,10 +6,8 @@ Deadlines are the promised ones with three times their length.
 import os
 import pty
 import re
-import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator

@@ -17,19 +17,8 @@ from vscrapy_magic.notebook.interrupts import UsageError
 from vscrapy_magic.sender.cells import set_source
 
 LINE_MAGICS: Final = (
-    *(
-        "vbreak",
-        "vconnect",
-        "vcrawl",
-        "vdebug",
-        "verrors",
-        "vitems",
-        "vlist",
-        "vlogs",
-        "vpanel",
-        "vpush",
-    ),
-    *("vreplay", "vset", "vstop", "vworkers"),
+    *("vbreak", "vconnect", "vcrawl", "vdebug", "verrors", "vitems", "vlist", "vlogs", "vpanel"),
+    *("vpush", "vreplay", "vset", "vstop", "vworkers"),
 )
 CELL_MAGICS: Final = ("vcrawl",)
 # Attributes of the shell.
