@@ -276,13 +276,15 @@ def test_a_terminal_has_a_prompt_with_history_and_completion(
     with Typing(terminal, tmp_path, "runspider", "pages.py", "-O", "out.jsonl") as shell:
         shell.wait_for("(Pdb) ")
         assert "pages.py, line 12, in Pages.parse" in shell.text
+        shell.type("list\n")
+        shell.wait_for("int(response.text)")
         shell.type("p respon\t.url\n")
         shell.wait_for("'data:text/plain,3'\n")
         shell.type("p n + 1000\n")
         shell.wait_for("1003\n")
         shell.type("\x10\n")  # Ctrl-P: the line before
         wait_until(lambda: shell.text.count("1003\n") == 2, 20, shell.text)
-        shell.type("whati\tn\n")
+        shell.type("whati\t n\n")
         shell.wait_for("whatis n\n")
         shell.wait_for("<class 'int'>\n")
         shell.type("c\n")

@@ -123,3 +123,14 @@ def test_a_crawl_that_is_killed_ends_a_child_in_the_debugger(store: Store) -> No
             child.wait(10)
             user.read()
             assert user.end == "gone"
+
+
+def test_the_few_requests_that_are_left_need_not_wait_for_one_that_stands(store: Store) -> None:
+    with Workers(store.url, "-n", "2", "--name", "w"):
+        crawl = Ordered(store, STOPS.replace("range(1, 60)", "range(4, 8)"), breaks=True)
+        with User(store, crawl.crawl_id) as user:
+            # But for one that its child had begun beside it.
+            wait_until(lambda: crawl.view().totals.items >= 3, 30)
+            user.type("c")
+        assert crawl.wait().state is CrawlState.FINISHED
+        assert crawl.numbers() == dict.fromkeys([0, 4, 5, 6, 7], 1)

@@ -14,6 +14,7 @@ import msgspec
 import redis
 
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.frontier import READY_PER_CHILD
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName, crawl_key, crawl_prefix
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.scripts import load_script
@@ -119,9 +120,8 @@ class Halts:
             The number of the halt, or why there is none.
         """
         record = msgspec.json.encode(halt)
-        reply = self._store.call(
-            load_script("halt"), self._keys, [token, int(once), halt.words, record]
-        )
+        args: list[bytes | str | int] = [token, int(once), halt.words, record, READY_PER_CHILD]
+        reply = self._store.call(load_script("halt"), self._keys, args)
         return int(reply[1]) if reply[0] == b"ok" else Refusal(reply[0].decode())
 
     def say(self, number: int, entries: Sequence[Said]) -> bool:

@@ -1,7 +1,7 @@
 -- A child is about to stand still in the debugger.
 --
 -- KEYS: prefix of the crawl. ARGV: token, once (1: for the first failure of the crawl only), words (where it
---   stands, for users), record.
+--   stands, for users), record, ready_per_child.
 -- Returns: {'ok', number}, or a word that says why it is not to stop, and then nothing was written:
 --   {'unknown'}, {'over'} the crawl is over or about to end, {'gone'} not a member, {'off'} its user has left
 --   the debugger for good, {'late'} another failure was the first.
@@ -29,5 +29,6 @@ M.halt_no = M.halt_no + 1
 M.halts = M.halts + 1
 if M.halts == 1 then M.halted_at = ARGV[3] end
 redis.call('HSET', P .. 'halts', M.halt_no, cmsgpack.pack({ARGV[1], ARGV[3], ARGV[4]}))
+wake_standby(tonumber(ARGV[5]))
 meta_flush()
 return {'ok', M.halt_no}

@@ -58,7 +58,8 @@ end
 -- there are members, because those who come look for themselves.
 local function wake_standby(ready_per_child)
   local members = redis.call('ZCARD', P .. 'members')
-  if M.queued <= ready_per_child * members then return end
+  local working = members - math.min(M.halts, members) -- the others stand in the debugger
+  if M.queued <= ready_per_child * working then return end
   local count = math.max(1, members)
   if M.workers > 0 then count = math.min(count, M.workers - members) end
   for _ = 1, count do
