@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from types import FrameType, TracebackType
@@ -67,7 +68,6 @@ class Debugger:
         self._order = order
         self._reporter = reporter
         self._spec: CrawlSpec | None = None
-        self._store: Store | None = None
         self._threads = threading.local()
         self._passed: set[str] = set()
         self._is_off = False
@@ -85,7 +85,6 @@ class Debugger:
         self._spec = spec
         secrets = (value for value in hidden if len(value) >= _MASKED_CHARS_MIN)
         self._masked = tuple(sorted(secrets, key=len, reverse=True))
-        self._store = Store(self._order.url)  # connects when it is used
         sys.breakpointhook = self._broken
         pdb.set_trace = self._broken
 
@@ -149,11 +148,10 @@ class Debugger:
     def halts(self) -> Halts:
         return Halts(self.store, self._order.crawl_id)
 
-    @property
+    @cached_property
     def store(self) -> Store:
-        if self._store is None:
-            raise AssertionError("the debugger stops only when it is installed")
-        return self._store
+        """Connections of its own: those of the child belong to threads that work on."""
+        return Store(self._order.url)
 
     def begin(self, frame: FrameType, exc: object) -> int:
         """List this child; 0 when it is not to stop."""
@@ -242,7 +240,7 @@ class _Session:
         self._open: ExitStack | None = None
 
     def _enter(self, frame: FrameType | None, trace: TracebackType | None) -> bool:
-        debugger = self._debugger
+        debugger, self._phase = self._debugger, None
         at = frame or _own_frame(trace)
         if debugger.is_off or at is None:
             return False

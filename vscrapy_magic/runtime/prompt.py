@@ -146,6 +146,7 @@ class Prompt(pdb.Pdb):
         self._folder = f"{Path.cwd()}/"
         self._stepping = False
         self._first: FrameType | None = None
+        self._files: set[str] = set()
         self._raises: FrameType | None = None
         self.is_open = False
         self.is_left = False
@@ -160,6 +161,7 @@ class Prompt(pdb.Pdb):
         """
         self.reset()
         self.botframe = _bottom(frame)
+        self._files.add(frame.f_code.co_filename)
         self._first = frame
         frame.f_trace_opcodes = True
         above: FrameType | None = frame
@@ -167,7 +169,6 @@ class Prompt(pdb.Pdb):
             if self.is_own(above):
                 above.f_trace = self.trace_dispatch
             above = above.f_back
-        frame.f_trace = self.trace_dispatch
         sys.settrace(self.trace_dispatch)
 
     def trace_dispatch(self, frame: FrameType, event: str, arg: Any) -> Any:
@@ -208,8 +209,10 @@ class Prompt(pdb.Pdb):
             self._leave(self._stepping)
 
     def is_own(self, frame: FrameType) -> bool:
-        """Whether a frame runs the user's code."""
-        # Also that of cells. What this process was started with may be named `__main__`, too.
+        """Whether a frame runs the user's code: what was shipped, or has a breakpoint."""
+        if frame.f_code.co_filename in self._files:
+            return True
+        # Also of cells. What this process was started with may be named `__main__`, too.
         return str(frame.f_globals.get("__file__")).startswith(self._folder)
 
     def stop_here(self, frame: FrameType) -> bool:

@@ -129,6 +129,8 @@ class _Attendance:
                 is_typed = False
                 self._interrupts.count += not self._is_stale
             self._has_returned()
+        if not (is_typed or self._is_stale):
+            self._keyboard.press_enter()  # the box that was interrupted is still there
         return is_typed and not self._is_stale, line
 
     def _has_returned(self) -> None:

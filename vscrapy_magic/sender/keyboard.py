@@ -35,7 +35,11 @@ class TerminalKeyboard:
 
     def ask(self, prompt: str) -> str:
         with self._terminal.held(), self._completion():
-            return input(prompt)
+            try:
+                return input(prompt)
+            except (KeyboardInterrupt, EOFError):
+                sys.stdout.write("\n")
+                raise
 
     def press_enter(self) -> None:
         """Nothing: nobody but the user can press it here."""
