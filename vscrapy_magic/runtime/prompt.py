@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, NoReturn
 
 logger = logging.getLogger(__name__)
@@ -110,10 +110,11 @@ class Console(code.InteractiveConsole):
 
     def run(self) -> None:
         """Until `exit()`, or the end of input."""
-        streams = contextlib.ExitStack()
-        streams.enter_context(contextlib.redirect_stdout(self._terminal))
-        streams.enter_context(contextlib.redirect_stderr(self._terminal))
-        with streams, contextlib.suppress(SystemExit):
+        with (
+            contextlib.redirect_stdout(self._terminal),
+            contextlib.redirect_stderr(self._terminal),
+            contextlib.suppress(SystemExit),
+        ):
             self.interact(banner="*interactive* (exit() ends it)", exitmsg="")
 
 
@@ -147,6 +148,7 @@ class Prompt(pdb.Pdb):
         self._stepping = False
         self._first: FrameType | None = None
         self._files: set[str] = set()
+        self._ahead: tuple[CodeType, int] | None = None  # the line that the code goes on with
         self._raises: FrameType | None = None
         self.is_open = False
         self.is_left = False
@@ -159,6 +161,9 @@ class Prompt(pdb.Pdb):
         At its next instruction and not from here: only what is typed while a frame is traced can
         change its variables (before 3.13) and the line that it goes on with.
         """
+        ahead, self._ahead = self._ahead, None
+        if ahead == (frame.f_code, frame.f_lineno):
+            return  # the user has just been asked before this very line
         self.reset()
         self.botframe = _bottom(frame)
         self._files.add(frame.f_code.co_filename)
@@ -177,6 +182,7 @@ class Prompt(pdb.Pdb):
         self._first = None
         frame.f_trace_opcodes = False
         self.interaction(frame, None)
+        self._ahead = None  # it is in the middle of its line
         return self.trace_dispatch
 
     def stop_after(self, trace: TracebackType) -> None:
@@ -195,6 +201,7 @@ class Prompt(pdb.Pdb):
             return
         self.is_open = True
         self._stepping = False
+        self._ahead = None if frame is None else (frame.f_code, frame.f_lineno)
         try:
             if self._enter(frame, rest[0] if rest else None):
                 super().interaction(frame, *rest)
