@@ -82,6 +82,15 @@ class Kernel:
                 return reply
         raise AssertionError(f"the cell has not ended within {timeout_s} s; so far:\n{reply.text}")
 
+    def prompt(self, timeout_s: float = 60.0) -> str:
+        """What the cell that runs asks for in an input box, once it does."""
+        message = self._client.get_stdin_msg(timeout=timeout_s)
+        return str(message["content"]["prompt"])
+
+    def type(self, line: str) -> None:
+        """Answer the input box."""
+        self._client.input(line)
+
     def interrupt(self) -> None:
         self._manager.interrupt_kernel()
 

@@ -19,6 +19,7 @@ from tests.waiting import wait_until
 from vscrapy_magic.runtime.loader import encode_settings
 from vscrapy_magic.sender.spool import failures_in
 from vscrapy_magic.store.connection import Store
+from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls, new_crawl_id
 from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.frontier import Frontier
@@ -154,7 +155,8 @@ class Ordered:
     def __init__(self, store: Store, source: str, **settings: Any) -> None:
         self.store = store
         self.crawls = Crawls(store)
-        fields = {name: settings.pop(name) for name in ("workers", "args") if name in settings}
+        known = ("workers", "args", "breaks")
+        fields = {name: settings.pop(name) for name in known if name in settings}
         bundle = Bundle(
             files={"spider.py": (HEAD + textwrap.dedent(source)).encode()}, entry="spider.py"
         )
@@ -174,6 +176,9 @@ class Ordered:
 
     def view(self) -> CrawlView:
         return self.crawls.view(self.crawl_id)
+
+    def change(self, **settings: Any) -> None:
+        Control(self.store).set(self.crawl_id, settings)
 
     def wait(self, timeout_s: float = 30) -> CrawlView:
         wait_until(lambda: self.view().over, timeout_s, f"end of the crawl\n{self.log()}")

@@ -17,8 +17,8 @@ from vscrapy_magic.notebook.interrupts import UsageError
 from vscrapy_magic.sender.cells import set_source
 
 LINE_MAGICS: Final = (
-    *("vconnect", "vcrawl", "vdebug", "verrors", "vfetch", "vitems", "vlist", "vlogs", "vpanel"),
-    *("vpush", "vreplay", "vset", "vstop", "vview", "vworkers"),
+    *("vbreak", "vconnect", "vcrawl", "vdebug", "verrors", "vfetch", "vitems", "vlist", "vlogs"),
+    *("vpanel", "vpush", "vreplay", "vset", "vstop", "vview", "vworkers"),
 )
 CELL_MAGICS: Final = ("vcrawl",)
 # Attributes of the shell.

@@ -5,6 +5,7 @@ Runs in the kernel's main thread.
 
 import atexit
 import difflib
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -89,6 +90,18 @@ class Kernel:
             if wanted and known == wanted:
                 return screen
         raise ConfigError(f"crawl {wanted or '(none)'} was not started in this kernel")
+
+    def known_screen(self, crawl_id: str) -> Any:
+        """Where a crawl is shown; None when it was not started here."""
+        return self._screens.get(crawl_id)
+
+    @property
+    def can_type(self) -> bool:
+        """Whether somebody is there who can type at a prompt."""
+        kernel: Any = getattr(self.shell, "kernel", None)
+        if kernel is None:
+            return sys.stdin is not None and sys.stdin.isatty()
+        return bool(getattr(kernel, "_allow_stdin", True))
 
     def disconnect(self) -> None:
         """End the session and its crawls; the next magic that needs one connects again."""

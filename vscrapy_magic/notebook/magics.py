@@ -4,6 +4,7 @@ Runs in the kernel's main thread. A mistake ends the cell with one line, never w
 """
 
 import functools
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -13,13 +14,15 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from vscrapy_magic.errors import ConfigError, VscrapyError
 from vscrapy_magic.notebook import show
 from vscrapy_magic.notebook.cells import CellLog
-from vscrapy_magic.notebook.interrupts import UsageError
+from vscrapy_magic.notebook.interrupts import CrawlInterruptedError, UsageError
 from vscrapy_magic.notebook.kernel import Kernel, find_spider
 from vscrapy_magic.notebook.running import Screen, start
 from vscrapy_magic.notebook.screen import screen_for
 from vscrapy_magic.sender.classes import class_order
 from vscrapy_magic.sender.crawl import Crawl
+from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.options import OptionParser, pairs, parse_line, split_line
+from vscrapy_magic.sender.order import debuggable
 from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import ID_CHARS, Crawls
 from vscrapy_magic.store.keys import WorkerName
@@ -77,6 +80,7 @@ class VscrapyMagics(Magics):
         kernel, namespace = self.kernel, self.kernel.shell.user_ns
         kind = find_spider(options.target, namespace, before)
         order = class_order(options, kind, kernel.cells.cells, namespace)
+        order = debuggable(order, options, can_type=kernel.can_type)
         session = kernel.connect(options.redis) if options.redis else kernel.session
         if options.ttl_s is not None:
             session.set_ttl(round(1000 * options.ttl_s))
@@ -254,6 +258,27 @@ class VscrapyMagics(Magics):
         if said:
             print(said)  # noqa: T201 - as the prompt was, it is text
         return None
+
+    @line_magic
+    @_tidy
+    def vbreak(self, line: str) -> None:
+        """%vbreak [ID]: debug where a worker waits at a breakpoint() of a --bg crawl."""
+        parse = _parser("%vbreak", "")
+        parse.add_argument("crawl", nargs="?", default="")
+        options = _parsed(parse, line)
+        if options is None:
+            return
+        from vscrapy_magic.notebook.keyboard import CellKeyboard
+
+        kernel, crawl = self.kernel, self.kernel.crawl(options.crawl)
+        if not kernel.can_type:
+            raise ConfigError("%vbreak: nobody can type here")
+        with Interrupts(signal.SIGINT) as interrupts:
+            halt = crawl.attend(CellKeyboard(kernel.known_screen(crawl.id)), interrupts)
+        if halt is None:
+            print(f"crawl {crawl.id}: no worker waits at a breakpoint")  # noqa: T201
+        elif interrupts.count:
+            raise CrawlInterruptedError(f"{halt.worker} still waits in the debugger: %vbreak")
 
     @line_magic
     @_tidy

@@ -25,7 +25,7 @@ import traitlets
 from IPython.display import display
 
 from vscrapy_magic.errors import VscrapyError
-from vscrapy_magic.notebook.progress import STOPPABLE, Rate, notices, progress
+from vscrapy_magic.notebook.progress import STOPPABLE, Rate, halted, notices, progress
 from vscrapy_magic.notebook.rings import Kept, Ring
 from vscrapy_magic.notebook.summary import short_html, short_text, summary_html, summary_text
 from vscrapy_magic.sender.crawl import Crawl
@@ -316,7 +316,8 @@ class Panel:
             }
         now_ms = int(time.time() * 1000)
         rate = self._rate.per_s(view.totals.pages, time.monotonic())
-        said += [text for text in notices(view) if text not in said]
+        news = [*halted(view, blocking=self._blocking), *notices(view)]
+        said += [" ".join(clean_lines(text)) for text in news if text not in said]
         return {
             "title": " ".join(clean_lines(view.spec.spider)),
             "crawl_id": view.crawl_id,

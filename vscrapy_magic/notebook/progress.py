@@ -82,6 +82,14 @@ def notices(view: CrawlView) -> list[str]:
     return found
 
 
+def halted(view: CrawlView, *, blocking: bool) -> list[str]:
+    """Where the crawl stands in the debugger; of one that no cell waits for, what to do."""
+    if not view.halted_at:
+        return []
+    more = f", and {view.halts - 1} more" if view.halts > 1 else ""
+    return [f"{view.halted_at}{more}" + ("" if blocking else " (waiting: %vbreak)")]
+
+
 def count(number: int, noun: str) -> str:
     """`1 page`, `1,200 pages`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

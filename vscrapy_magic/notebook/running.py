@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from vscrapy_magic.errors import StoreError, VscrapyError
 from vscrapy_magic.notebook.interrupts import CrawlFailedError, CrawlInterruptedError
+from vscrapy_magic.notebook.keyboard import CellKeyboard
 from vscrapy_magic.sender.crawl import Crawl, describe
 from vscrapy_magic.sender.follow import Listener
 from vscrapy_magic.sender.interrupts import Interrupts
@@ -22,6 +23,7 @@ from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.views import CrawlView
 
+AGAIN_S: Final = 1.0  # before a debugger that cannot be reached is tried again
 TICK_S: Final = 0.1  # between two looks of a blocked cell
 LEAVE_AFTER_S: Final = 3.5  # of an interrupt: children that hang are killed after 3 s, and then a
 # child that still closes its spider is left to do so; the cell returns and says it
@@ -91,6 +93,8 @@ class Running:
                     asked = count
                     since = since or time.monotonic()
                     _stop(crawl, screen, now=asked > 1)
+                elif crawl.view.halts and not asked:
+                    self._debug(interrupts)
                 if since and time.monotonic() - since > LEAVE_AFTER_S:
                     self._blocking = False
                     break
@@ -100,6 +104,14 @@ class Running:
             raise CrawlInterruptedError(_ending(crawl))
         if crawl.state not in {CrawlState.FINISHED, CrawlState.STOPPED}:
             raise CrawlFailedError(f"crawl {describe(crawl.view)}")
+
+    def _debug(self, interrupts: Interrupts) -> None:
+        """Let the user debug where a child stands; the others go on, and so does the panel."""
+        try:
+            self.crawl.attend(CellKeyboard(self.screen), interrupts)
+        except StoreError as exc:
+            self.screen.notice(str(exc))
+            self._ended.wait(AGAIN_S)
 
 
 class Early:

@@ -29,6 +29,7 @@ from vscrapy_magic.runtime import mark
 from vscrapy_magic.runtime.capture import error_of
 from vscrapy_magic.runtime.control import Control
 from vscrapy_magic.runtime.crawl import LeasedCrawler, Seat, post
+from vscrapy_magic.runtime.debugger import BREAK_SETTING, BREAK_TIMEOUT_S, Debugger
 from vscrapy_magic.runtime.failures import load_failure, recorder_for
 from vscrapy_magic.runtime.loader import (
     find_spider,
@@ -72,7 +73,10 @@ class Child:
         self._failure: Failure | None = None
         self._exited = False
         self._secrets: tuple[str, ...] = ()
-        self._control = Control(order.control_fd, self._obey, self._reporter)
+        self._debugger = Debugger(order, self._reporter)
+        self._control = Control(
+            order.control_fd, self._obey, self._reporter, self._debugger.go_on_for_good
+        )
 
     def run(self) -> ExitCode:
         """Take part in the crawl until it ends, or until this child is told to go."""
@@ -130,6 +134,7 @@ class Child:
         # What is here now stays: looking for garbage costs a tenth from now on (see failures.py).
         gc.freeze()
         self._crawler = LeasedCrawler(kind, settings, self._seat(frontier, spec))
+        self._debugger.crawler = self._crawler
         self._loop(spec)
         if self._failure is not None and not hasattr(self._crawler, "host"):
             self._tell_of(error_of(self._failure), frontier, spec)
@@ -151,6 +156,7 @@ class Child:
             self._order.worker,
             code_version=spec.code_version,
             secrets=self._secrets,
+            failed=self._debugger.failed,
         )
 
     def _tell_of(
@@ -184,6 +190,7 @@ class Child:
         with needed(bundle, self._order.worker):
             settings = read_settings(bundle, spec)
             self._log_to_pipe(settings)
+            self._debugger.install(spec, bundle.env.values())
             module = run_entry(bundle, folder)
             kind = find_spider(module, spec, settings)
             own = settings.copy()  # the spider may have a level of its own; slow: only once
@@ -193,6 +200,7 @@ class Child:
         for handler in logging.root.handlers:
             if isinstance(handler, PipeHandler):
                 handler.setLevel(own.get("LOG_LEVEL"))
+        self._debugger.timeout_s = own.getfloat(BREAK_SETTING, BREAK_TIMEOUT_S)
         level = own.get("LOG_LEVEL") if own.getbool("LOG_ENABLED") else logging.CRITICAL
         self._reporter.limits(
             logging.getLevelNamesMapping().get(str(level), level),

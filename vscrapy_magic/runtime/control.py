@@ -27,11 +27,20 @@ class Control:
 
     Args:
         handle: called in the event loop for every command but STACK.
+        stops: called at once, in this thread, when the child is to stop: its event loop may stand
+            still in the debugger.
     """
 
-    def __init__(self, fd: int, handle: Callable[[ToChild], None], reporter: Reporter) -> None:
+    def __init__(
+        self,
+        fd: int,
+        handle: Callable[[ToChild], None],
+        reporter: Reporter,
+        stops: Callable[[], None] = lambda: None,
+    ) -> None:
         self._fd = fd
         self._handle = handle
+        self._stops = stops
         self._reporter = reporter
         self._lock = threading.Lock()
         self._post: Callable[..., object] | None = None
@@ -70,6 +79,8 @@ class Control:
         if command.command is Command.STACK:
             self._reporter.stack(*main_stack())
             return
+        if command.command is Command.STOP:
+            self._stops()
         with self._lock:
             post = self._post
             if post is None:

@@ -52,6 +52,7 @@ class Seat:
         phase: is told what the child does from now on.
         code_version: of the source that runs here.
         secrets: values that nothing may show.
+        failed: is called with each exception that user code let go, where it was caught.
     """
 
     frontier: Frontier
@@ -60,6 +61,7 @@ class Seat:
     worker: WorkerName
     code_version: int = 1
     secrets: tuple[str, ...] = ()
+    failed: Callable[[object], object] = lambda _exc: None
 
 
 class LeasedCrawler(Crawler):
@@ -236,6 +238,9 @@ class Host:
 
     def take_unsent(self, slots: frozenset[str]) -> list[Run]:
         return self._engine.take_unsent(slots)
+
+    def take_all_unsent(self) -> list[Run]:
+        return self._engine.take_unsent(call=post)
 
     def control_moved(self) -> None:
         if not self._asked_settings:

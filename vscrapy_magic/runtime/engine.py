@@ -382,8 +382,17 @@ class LeasedEngine(ExecutionEngine):
         if task is not None:
             task.cancel()
 
-    def take_unsent(self, slots: Container[str] | None = None) -> list[Run]:
-        """Leased requests that wait in the downloader for their turn; they will not be sent."""
+    def take_unsent(
+        self,
+        slots: Container[str] | None = None,
+        call: Callable[..., object] = lambda function, *args: function(*args),
+    ) -> list[Run]:
+        """Leased requests that wait in the downloader for their turn; they will not be sent.
+
+        Args:
+            slots: of the downloader; None means all.
+            call: calls what tells Scrapy so; later, where the user's code must not run now.
+        """
         taken = []
         for name, slot in list(self.downloader.slots.items()):
             if slots is not None and name not in slots:
@@ -398,7 +407,8 @@ class LeasedEngine(ExecutionEngine):
                 # The user's code is not to hear of it: the request is somebody else's now.
                 request.errback = None
                 given_back = IgnoreRequest("given back: the crawl stops")
-                waiting.errback(Failure(given_back))  # type: ignore[no-untyped-call]
+                failure = Failure(given_back)  # type: ignore[no-untyped-call]
+                call(waiting.errback, failure)
         return taken
 
 

@@ -250,6 +250,8 @@ class Failures:
         except Exception:
             logger.exception("A failure could not be recorded")
         self._collect(seen.response)
+        if seen.kind != FailureKind.SERIALIZATION:  # its item has arrived
+            self._crawler.seat.failed(seen.error)
 
     def _working_for(self, request: Any) -> working_for:
         """The lease of a request goes before the context: Scrapy 2.13 fires in that of another."""

@@ -7,9 +7,13 @@ they hand to the event loop with `post`, which must be safe to call from any thr
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
+
+import msgspec
 
 from vscrapy_magic.errors import (
     StoreAuthError,
@@ -21,7 +25,7 @@ from vscrapy_magic.errors import (
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken
-from vscrapy_magic.store.messages import Step, StepReply
+from vscrapy_magic.store.messages import Lease, Step, StepReply
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,15 @@ Outcome = StepReply | VscrapyError
 Post = Callable[..., object]
 
 
+@dataclass(slots=True)
+class _Answer:
+    """An answer that has arrived, and that the event loop has not worked in yet."""
+
+    then: Callable[..., None]
+    outcome: Outcome
+    published: dict[str, bytes]
+
+
 class Link:
     """The way to one crawl's frontier; `send` and `close` are for the event loop only."""
 
@@ -46,6 +59,9 @@ class Link:
             tuple[Step | Callable[[], Any], Callable[..., None]] | None
         ] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._answers: deque[_Answer] = deque()
+        self._under_way = 0
+        self._arrival = threading.Condition()
         self._threads = [
             threading.Thread(target=self._send_steps, name="vscrapy-steps", daemon=True)
         ]
@@ -63,7 +79,35 @@ class Link:
 
         It also gets the content keys of the leases that another run has begun.
         """
+        self._under_way += 1
         self._steps.put((step, then))
+
+    def take_leases(self, timeout_s: float) -> tuple[Lease, ...] | None:
+        """Take the leases out of the answers that the event loop has not worked in yet.
+
+        For an event loop that is about to stand still: it will not work in what arrives. Blocks
+        until all steps that were sent are answered.
+
+        Returns:
+            None when that took longer than `timeout_s`, or the newest answer is an error.
+        """
+        with self._arrival:
+            if not self._arrival.wait_for(lambda: len(self._answers) == self._under_way, timeout_s):
+                return None
+            taken: list[Lease] = []
+            for answer in self._answers:
+                if not isinstance(answer.outcome, StepReply):
+                    return None
+                taken += answer.outcome.leases
+                answer.outcome = msgspec.structs.replace(answer.outcome, leases=())
+        return tuple(taken)
+
+    def _deliver(self) -> None:
+        """In the event loop: work in the answer that arrived first."""
+        with self._arrival:
+            answer = self._answers.popleft()
+            self._under_way -= 1
+        answer.then(answer.outcome, answer.published)
 
     def ask(self, call: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Ask the store after the steps that wait; `then` gets the answer, or a `VscrapyError`."""
@@ -80,7 +124,11 @@ class Link:
         while (entry := self._steps.get()) is not None:
             wanted, then = entry
             if isinstance(wanted, Step):
-                self._post(then, *self._outcome(wanted))
+                answer = _Answer(then, *self._outcome(wanted))
+                with self._arrival:
+                    self._answers.append(answer)
+                    self._arrival.notify_all()
+                self._post(self._deliver)
             else:
                 self._post(then, self._answer(wanted))
 

@@ -23,6 +23,7 @@ class Reporter:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lock = threading.Lock()
+        self.current_phase = Phase.STARTING
 
     @property
     def connected(self) -> bool:
@@ -42,8 +43,9 @@ class Reporter:
 
     def phase(self, name: str) -> None:
         """Say what the child does from now on: a word of `Phase`."""
-        report = FromChild(Report.PHASE, text=Phase(name), number=os.getpid(), time_ms=_now_ms())
-        self.send(report)
+        self.current_phase = Phase(name)
+        number, time_ms = os.getpid(), _now_ms()
+        self.send(FromChild(Report.PHASE, text=self.current_phase, number=number, time_ms=time_ms))
 
     def limits(self, level: int, *, hang_s: float, close_s: float) -> None:
         """Say what the spider's settings allow, and the level of lines that it wants to see."""

@@ -223,6 +223,27 @@ class Slots:
         waiting = 0 if self.nominal.delayed(slot) else WAITING_MAX
         return begun < self.share(slot) + waiting
 
+    def stand_still(self) -> bool:
+        """Keep no more of the slots than what is in the air; whether others may have more now.
+
+        A slot that one worker at a time may use is given up although its last request may still be
+        in the air: nobody knows for how long it would be kept from the others. Who takes it over
+        keeps the delay.
+        """
+        before = dict(self._shares)
+        for name, share in before.items():
+            local = self._downloader.slots.get(name)
+            in_air = len(local.transferring) if local is not None else 0
+            if self.nominal.exclusive(name) or not in_air:
+                del self._shares[name]
+                self.cut.discard(name)
+                self._last_used.pop(name, None)
+            else:
+                self._shares[name] = min(share, in_air)
+            if local is not None:
+                local.concurrency = max(1, self._shares.get(name, 0))
+        return self._shares != before
+
     def uses(self, buffered: dict[str, int], prefetch: int) -> tuple[SlotUse, ...]:
         """What a step says of the slots; those that are not listed are given up."""
         now = monotonic()

@@ -5,6 +5,7 @@ one step under way; while it is, the next batch gathers.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from math import ceil
 from time import monotonic
@@ -32,6 +33,7 @@ from vscrapy_magic.store.messages import (
 logger = logging.getLogger(__name__)
 
 SLOW_TICK_S: Final = 5.0  # a parked child looks by itself; a lost wake-up costs no more
+STAND_STILL_S: Final = 2.0  # for an answer; a store that is away is not waited for
 REST_S: Final = 0.2  # after giving leases back a child that has work asks for none
 _IDLE_AGAIN_S: Final = 1.05  # the frontier grants the idle lease again after a second
 _ENDING: Final = frozenset({CrawlState.STOPPING, CrawlState.CLOSING})
@@ -61,6 +63,9 @@ class Host(Protocol):
 
     def take_unsent(self, slots: frozenset[str]) -> list[Run]:
         """Leases of these downloader slots that wait for their turn; they will not be sent."""
+
+    def take_all_unsent(self) -> list[Run]:
+        """The same of all slots, while the event loop stands still: nothing of the user's runs."""
 
     def control_moved(self) -> None:
         """A user changed settings that this child does not have yet."""
@@ -114,7 +119,7 @@ class Stepper:
         self._told = 0  # the one that the frontier knows the limits of
         self.returned: list[Run] = []  # to be given back with the next step
         self._seq = 0
-        self._sent: Batch | None = None
+        self._sent: deque[Batch] = deque()  # two at most: see `stand_still`
         self._sent_at = 0.0
         self._parked = False
         self._woken = True
@@ -131,7 +136,7 @@ class Stepper:
 
     def poke(self) -> None:
         """Something changed: step now, or set the clock."""
-        if self._sent is not None or self._over:
+        if self._sent or self._over:
             return
         now = monotonic()
         due = self._due(now)
@@ -144,6 +149,30 @@ class Stepper:
         """Somebody has work for this child, wants some of its, or the crawl's state changed."""
         self._woken = True
         self.poke()
+
+    def stand_still(self) -> None:
+        """The event loop is about to stand still: give back what was not begun, send what is done.
+
+        Called in the middle of user code, so nothing of the user's is called: answers are worked in
+        when the loop runs again. A step whose answer is on its way grants leases perhaps; they go
+        back, too, with a step of their own that follows it at once. Blocks for a round trip or two.
+        """
+        granted = self._link.take_leases(STAND_STILL_S) if self._sent else ()
+        if self._over or granted is None:
+            return
+        runs = self.buffer.clear()
+        for run in runs:
+            self._tracker.void(run)
+        runs += self._host.take_all_unsent()
+        runs += [Run(lease) for lease in granted]
+        now = monotonic()
+        batch = gather(self._tracker, now, starving=True)
+        batch.released, self.returned = [*self.returned, *runs], []
+        gives_up = self._slots.stand_still()
+        if batch or gives_up:
+            self._seq += 1
+            self._dispatch(batch, now, asks=False)
+            self._link.take_leases(STAND_STILL_S)
 
     def flush(self, then: Callable[[], None]) -> None:
         """Send all that is left, then call `then`; no leases are asked for any more."""
@@ -232,12 +261,13 @@ class Stepper:
             self._tracker.void(run)
         return runs
 
-    def _dispatch(self, batch: Batch, now: float) -> None:
-        self._sent, self._sent_at = batch, now
+    def _dispatch(self, batch: Batch, now: float, *, asks: bool = True) -> None:
+        self._sent.append(batch)
+        self._sent_at = now
         self.pace.stepped(now)
         buffered = len(self.buffer)
         fields = batch.fields()
-        self._asked = 0 if batch.released else self._want()
+        self._asked = self._want() if asks and not batch.released else 0
         self._link.send(
             Step(
                 token=self._token,
@@ -268,9 +298,7 @@ class Stepper:
         }
 
     def _answered(self, outcome: Outcome, published: dict[str, bytes]) -> None:
-        batch, self._sent = self._sent, None
-        if batch is None:
-            raise AssertionError("an answer to a step that was not sent")
+        batch = self._sent.popleft()
         if isinstance(outcome, StepReply):
             self._accept(batch, outcome, published)
         elif isinstance(outcome, LeaseLostError):
@@ -286,7 +314,7 @@ class Stepper:
         self.poke()
 
     def _finish_if_flushed(self) -> None:
-        if self._then is None or self._sent is not None:
+        if self._then is None or self._sent:
             return
         if not self._over and (self._tracker.done or self._tracker.loose):
             self._send(monotonic())

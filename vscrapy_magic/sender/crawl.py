@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from vscrapy_magic.errors import ConfigError, StateError, StoreError
+from vscrapy_magic.sender.attending import Keyboard, attend
 from vscrapy_magic.sender.collecting import Collecting, described
 from vscrapy_magic.sender.feeds import Feeds, export
 from vscrapy_magic.sender.follow import Follower, Listener, sender_line
+from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.items import FailureList, Items
 from vscrapy_magic.sender.spool import CrawlEnd, Spool
+from vscrapy_magic.store.breakpoints import Halt
 from vscrapy_magic.store.collectors import Kept
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
@@ -211,6 +214,14 @@ class Crawl:
             StateError: the crawl is over, or about to end.
         """
         Control(self._need_store()).set(self.id, settings)
+
+    def attend(self, keyboard: Keyboard, interrupts: Interrupts) -> Halt | None:
+        """Sit at the prompt of the child that has stood in the debugger for longest; blocks.
+
+        Returns:
+            Where it stood; None when no child stands in the debugger.
+        """
+        return attend(self._need_store(), self.id, keyboard, interrupts)
 
     @property
     def feeds(self) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ class CrawlOptions(msgspec.Struct, frozen=True, kw_only=True):
     profile: str = ""
     pidfile: str = ""
     pdb: bool = False
+    no_break: bool = False
     workers: int | None = None
     background: bool = False
     detach: bool = False
@@ -117,11 +118,6 @@ class CrawlOptions(msgspec.Struct, frozen=True, kw_only=True):
             said.append(
                 f"--profile: the spider runs on workers, so {self.profile} is not written; "
                 "`scrapy crawl --profile` measures it on this machine"
-            )
-        if self.pdb:
-            said.append(
-                "--pdb: not available here: exceptions are kept with traceback, response and "
-                "locals; `vscrapy errors ID` shows them"
             )
         return said
 
@@ -231,7 +227,9 @@ def _scrapys(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--nolog", action="store_true", help="no log at all")
     group.add_argument("--pidfile", metavar="FILE", default="", help="write this process's id here")
     group.add_argument("--profile", metavar="FILE", default="", help="not on workers; says so")
-    group.add_argument("--pdb", action="store_true", help="not on workers yet; says so")
+    group.add_argument(
+        "--pdb", action="store_true", help="stop in the debugger at the first failure of the crawl"
+    )
 
 
 def _ours(group: "argparse._ArgumentGroup") -> None:
@@ -251,6 +249,7 @@ def _ours(group: "argparse._ArgumentGroup") -> None:
     env = "send an environment variable along; its value is never shown (repeatable)"
     group.add_argument("--env", metavar="NAME", help=env, **named)
     group.add_argument("--redis", metavar="URL", default="", help="another Redis than configured")
+    group.add_argument("--no-break", action="store_true", help="stop at no breakpoint()")
     group.add_argument("--quiet", action="store_true", help="log level WARNING")
     ttl = "silence of this sender after which the crawl is cancelled (10)"
     group.add_argument("--ttl", metavar="SECONDS", type=number, help=ttl)
@@ -298,6 +297,7 @@ def parse_words(words: Sequence[str], prog: str, target: str = "spider") -> Craw
         profile=found.profile,
         pidfile=found.pidfile,
         pdb=found.pdb,
+        no_break=found.no_break,
         workers=found.workers,
         background=found.bg,
         detach=found.detach,

@@ -44,6 +44,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         notes: what its user should know before it runs.
         feeds: how the feeds are written at the sender; None when there are none.
         only: name of the worker that is to run it; empty for any.
+        breaks: whether its user is there to debug at a `breakpoint()`.
+        pdb: whether the first failure of the crawl stops in the debugger.
     """
 
     shipped: Shipped
@@ -57,6 +59,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     keep_open: bool = False
     feeds: FeedOrder | None = None
     only: str = ""
+    breaks: bool = False
+    pdb: bool = False
 
     @property
     def workers_max(self) -> int:
@@ -160,6 +164,24 @@ def _order(options: CrawlOptions, source: Source, found: Inspection, shipped: Sh
     )
 
 
+def debuggable(order: Order, options: CrawlOptions, *, can_type: bool) -> Order:
+    """The order, with what a user who may be there wants to debug.
+
+    Args:
+        can_type: whether somebody is there who can type at a prompt.
+    """
+    can_type = can_type and not options.detach
+    notes = order.notes
+    if options.pdb and not can_type:
+        notes += ("--pdb: nobody can type here while it crawls; failures are kept, see `errors`",)
+    return msgspec.structs.replace(
+        order,
+        breaks=can_type and not options.no_break,
+        pdb=can_type and options.pdb,
+        notes=notes,
+    )
+
+
 def place(
     order: Order,
     placement: Placement,
@@ -198,6 +220,8 @@ def place(
         env=env,
         only=order.only,
         out_bytes_max=ground.defaults.out_bytes_max,
+        breaks=order.breaks,
+        pdb=order.pdb,
     )
     if env:
         spec = msgspec.structs.replace(spec, settings=_encoded(order.settings | _cache(order)))

@@ -14,8 +14,9 @@ from vscrapy_magic.errors import ConfigError, StoreError
 from vscrapy_magic.sender.collecting import kept_hint
 from vscrapy_magic.sender.crawl import Crawl, describe
 from vscrapy_magic.sender.interrupts import Interrupts
+from vscrapy_magic.sender.keyboard import TerminalKeyboard, is_terminal
 from vscrapy_magic.sender.options import CrawlOptions
-from vscrapy_magic.sender.order import Order
+from vscrapy_magic.sender.order import Order, debuggable
 from vscrapy_magic.sender.session import Session
 from vscrapy_magic.sender.terminal import DATE_FORMAT, FORMAT, LineFormat, Terminal, log_file
 from vscrapy_magic.store.messages import CrawlState
@@ -24,6 +25,7 @@ from vscrapy_magic.store.presence import Liveness, Presence
 EXIT_FINISHED: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
+AGAIN_S: Final = 1.0  # before a debugger that cannot be reached is tried again
 LOOK_S: Final = 0.1  # between two looks at whether an interrupt came
 _LEAVE_AT: Final = 3  # interrupts
 _INFO: Final = 20
@@ -37,6 +39,8 @@ def run(session: Session, order: Order, options: CrawlOptions) -> int:
         StoreError: the server cannot be asked.
     """
     _write_pid(options.pidfile)
+    can_type = is_terminal() and not options.background  # here the same as detached
+    order = debuggable(order, options, can_type=can_type)
     with log_file(
         options.logfile or order.text("LOG_FILE"),
         append=order.flag("LOG_FILE_APPEND", default=True),
@@ -158,6 +162,7 @@ class _Run:
         self._session = session
         self._order = order
         self._terminal = terminal
+        self._keyboard = TerminalKeyboard(terminal)
 
     def to_its_end(self) -> int:
         with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
@@ -181,7 +186,16 @@ class _Run:
                 if told >= _LEAVE_AT:
                     return False
                 self._stop(crawl, now=told > 1)
+            elif crawl.view.halts and not told:
+                self._debug(crawl, interrupts)
         return True
+
+    def _debug(self, crawl: Crawl, interrupts: Interrupts) -> None:
+        try:
+            crawl.attend(self._keyboard, interrupts)
+        except StoreError as exc:
+            self._terminal.say(str(exc))
+            crawl.wait(AGAIN_S)
 
     def _stop(self, crawl: Crawl, *, now: bool) -> None:
         self._terminal.say(

@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pprint import pformat
@@ -25,6 +26,7 @@ from vscrapy_magic.store.views import CrawlView
 # Scrapy's own defaults.
 FORMAT: Final = "%(asctime)s [%(name)s] %(levelname)s: %(message)s"
 DATE_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
+HELD_MAX: Final = 2000  # pieces of log that wait while somebody types; beyond it the oldest go
 _SECRET_CHARS_MIN: Final = 4  # shorter values would mask half of every line
 
 
@@ -86,16 +88,43 @@ class Terminal:
         self._lock = threading.Lock()
         self._waits = ""
         self._waits_since = 0.0
+        self._is_held = False
+        self._held: deque[tuple[TextIO, str]] = deque(maxlen=HELD_MAX)
+        self._lost = 0
 
     def lines(self, lines: Sequence[LogLine]) -> None:
         if self._log is not sys.stderr:
             self._say_problems(lines)
         if self._log is None:
             return
-        text = "".join(map(self._form.text, lines))
+        self._write(self._log, "".join(map(self._form.text, lines)))
+
+    def _write(self, file: TextIO, text: str) -> None:
         with self._lock, contextlib.suppress(BrokenPipeError):
-            self._log.write(text)
-            self._log.flush()
+            if self._is_held and file is sys.stderr:
+                self._lost += len(self._held) == HELD_MAX
+                self._held.append((file, text))
+                return
+            file.write(text)
+            file.flush()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Write nothing to the terminal: somebody types there. What comes is written afterwards."""
+        with self._lock:
+            self._is_held = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_held = False
+                held, lost = list(self._held), self._lost
+                self._held.clear()
+                self._lost = 0
+            if lost:
+                self._write(sys.stderr, f"... {lost} pieces of the log are not shown\n")
+            for file, text in held:
+                self._write(file, text)
 
     def _say_problems(self, lines: Sequence[LogLine]) -> None:
         """Say what is wrong here to somebody who does not see the log."""
@@ -124,9 +153,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Say something to the user in any case."""
-        with self._lock, contextlib.suppress(BrokenPipeError):
-            sys.stderr.write(f"vscrapy: {text}\n")
-            sys.stderr.flush()
+        self._write(sys.stderr, f"vscrapy: {text}\n")
 
     def dump_stats(self, stats: Mapping[str, Any], time_ms: int) -> None:
         """The stats of the whole crawl, as Scrapy shows those of a process."""

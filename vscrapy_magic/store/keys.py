@@ -70,6 +70,11 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("files", "hash", "child, supervisor", "sender", "retention", "50 MB and 200 files"),
     KeyRow("parked", "list", "step", "step", "end of crawl", "members"),
     KeyRow("holding", "list", "step", "step", "end of crawl", "members"),
+    KeyRow("halts", "hash", "child", "sender, judge", "end of crawl", "threads in the debugger"),
+    KeyRow(
+        "halt:<number>", "stream", "child", "sender", "a minute after the halt", "1 MB, 64 entries"
+    ),
+    KeyRow("halt-in:<number>", "list", "sender", "child", "end of the halt", "100 typed lines"),
     KeyRow("wake:<token>", "list", "step", "child", "member leaves", "1 entry"),
 )
 

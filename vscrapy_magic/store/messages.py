@@ -92,6 +92,8 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
             leasing waits, so that nothing has to be dropped.
         env: environment (`sys.prefix` and versions) that workers of a local cluster must have.
         only: name of the worker that is to run it; empty for any.
+        breaks: whether somebody is there to debug at a `breakpoint()`; others are passed.
+        pdb: whether the first exception that nobody catches stops in the debugger.
     """
 
     crawl_id: CrawlId
@@ -108,6 +110,8 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
     code_version: int = 1
     env: str = ""
     only: str = ""
+    breaks: bool = False
+    pdb: bool = False
 
 
 class SlotLimit(msgspec.Struct, frozen=True):

@@ -34,6 +34,8 @@ class CrawlView(msgspec.Struct, frozen=True):
         workers_max: at most so many workers, as of now; 0 means all.
         limited_by: the setting that keeps running workers from doing more, and where:
             `DOWNLOAD_DELAY = 1 on example.com`; empty when none does.
+        halts: how many children stand in the debugger.
+        halted_at: where the first of them does: `breakpoint on w-2: Cell In[3], line 12, in parse`.
     """
 
     crawl_id: CrawlId
@@ -50,6 +52,8 @@ class CrawlView(msgspec.Struct, frozen=True):
     control: int = 1
     workers_max: int = 0
     limited_by: str = ""
+    halts: int = 0
+    halted_at: str = ""
 
     @property
     def over(self) -> bool:
@@ -67,8 +71,8 @@ class CrawlView(msgspec.Struct, frozen=True):
 
 
 _VIEW_FIELDS: Final = (
-    *("spec", "state", "why", "close_reason", "limited"),
-    *("created_ms", "started_ms", "ended_ms", "state_ms", "control", "workers"),
+    *("spec", "state", "why", "close_reason", "limited", "halted_at"),
+    *("created_ms", "started_ms", "ended_ms", "state_ms", "control", "workers", "halts"),
     *("items", "pages", "errors", "failures", "queued", "leased"),
     "judged_ms",
 )
@@ -155,9 +159,9 @@ class Views:
 
 
 def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) -> CrawlView:
-    spec, state, why, close_reason, limited = row[:5]
-    numbers = [int(value or 0) for value in row[5:-1]]
-    created_ms, started_ms, ended_ms, since_ms, control, workers, *totals = numbers
+    spec, state, why, close_reason, limited, halted_at = row[:6]
+    numbers = [int(value or 0) for value in row[6:-1]]
+    created_ms, started_ms, ended_ms, since_ms, control, workers, halts, *totals = numbers
     return CrawlView(
         crawl_id=crawl_id,
         spec=decode(spec, CrawlSpec),
@@ -173,4 +177,6 @@ def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) 
         control=control,
         workers_max=workers,
         limited_by=(limited or b"").decode() if state.decode() == S.RUNNING else "",
+        halts=0 if state.decode() in FINAL_STATES else halts,
+        halted_at="" if state.decode() in FINAL_STATES else (halted_at or b"").decode(),
     )

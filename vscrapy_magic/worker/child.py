@@ -149,11 +149,12 @@ class Child:
                 self.output.own(logging.INFO, "the spider answers again")
             self._stack_asked_at, self._stack_told = None, False
         elif report.report is Report.PHASE:
+            before = self.phase
             if report.text in PHASES:
                 self.phase = Phase(report.text)
                 self._phase_since = time.monotonic()
             self.process.is_known(report.number)
-            if self.phase is Phase.LOADING:
+            if self.phase is Phase.LOADING and before is not Phase.DEBUGGING:
                 self.output.own(logging.INFO, f"a child starts (process {report.number})")
         elif report.report is Report.LIMITS:
             self._hang_kill_s, self._close_s = report.hang_s, report.close_s

@@ -120,7 +120,7 @@ end
 local CALLED_MS = 1000
 local function wake_standby(ready_per_child, now)
   local members = redis.call('ZCARD', P .. 'members')
-  local count = children_allowed(members, M.queued, M.workers, ready_per_child) - members
+  local count = children_allowed(members, M.queued, M.workers, ready_per_child, M.halts) - members
   if count > 0 then count = count - redis.call('ZCOUNT', P .. 'claims', now, '+inf') end
   for _ = 1, count do
     local worker = redis.call('LPOP', P .. 'standby')
@@ -211,6 +211,31 @@ local function release(origin, again)
   end
 end
 
+-- Children that stand in the debugger: `halts` has number -> token, words, record.
+local function halt_forget(number)
+  redis.call('HDEL', P .. 'halts', number)
+  redis.call('DEL', P .. 'halt-in:' .. number)
+  M.halts, M.halted_at = 0, ''
+  local first
+  local left = redis.call('HGETALL', P .. 'halts')
+  for i = 1, #left, 2 do
+    M.halts = M.halts + 1
+    if not first or tonumber(left[i]) < first then
+      first = tonumber(left[i])
+      M.halted_at = cmsgpack.unpack(left[i + 1])[2]
+    end
+  end
+end
+
+local function halts_of(token)
+  local found = {}
+  local halts = M.halts > 0 and redis.call('HGETALL', P .. 'halts') or {}
+  for i = 1, #halts, 2 do
+    if cmsgpack.unpack(halts[i + 1])[1] == token then found[#found + 1] = halts[i] end
+  end
+  return found
+end
+
 -- Ends the membership of `token`: what it holds goes back.
 local function member_remove(token, now, again)
   local held = redis.call('HGETALL', P .. 'l:' .. token)
@@ -226,5 +251,9 @@ local function member_remove(token, now, again)
   redis.call('ZREM', P .. 'members', token)
   redis.call('ZREM', P .. 'spare', token)
   for _, list in ipairs(WAITING) do redis.call('LREM', list, 0, token) end
+  for _, number in ipairs(halts_of(token)) do
+    halt_forget(number)
+    redis.call('DEL', P .. 'halt:' .. number)
+  end
   wake_parked((#held + #shares) / 2) -- a slot that was its own may be another's now
 end

@@ -2,14 +2,16 @@
 -- Needs: P (prefix of the crawl).
 local META_FIELDS = {
   'state', 'final', 'close_reason', 'why', 'start', 'idle', 'session', 'limited', 'slot_words',
+  'halted_at', 'debugs',
   'commit_no', 'epoch', 'control', 'lease_no', 'blob_no', 'cookie_no', 'queued', 'leased', 'again',
   'items', 'pages', 'errors', 'failures', 'level', 'level_count', 'lifo', 'keep_open',
   'limit_items', 'limit_pages', 'limit_errors', 'limit_timeout_ms', 'started_ms', 'idle_after_ms',
   'out_bytes', 'out_acked', 'out_max', 'judged_ms', 'created_ms', 'turn', 'workers',
   'rules', 'rule_no', 'slot_limit', 'slot_excl', 'own_limit', 'called',
   'limit_no_item_ms', 'limit_no_item_pages', 'item_pages', 'period_ms', 'period_items',
+  'halts', 'halt_no', 'no_halts',
 }
-local META_WORDS = 9 -- so many of them are words, the others numbers
+local META_WORDS = 11 -- so many of them are words, the others numbers
 local FINAL = {finished = 1, stopped = 1, failed = 1, cancelled = 1, lost = 1, store_rolled_back = 1}
 local M, M_was = {}, {}
 

@@ -117,7 +117,7 @@ else
   if M.queued + M.leased == 0 and want == 0 and #ended > 0 and M.state == 'running' then
     wake_parked(1)
   end
-  if added > 0 then wake_standby(tonumber(ARGV[17]), now) end
+  if added > 0 or (#released > 0 and M.halts > 0) then wake_standby(tonumber(ARGV[17]), now) end
   redis.call('HSET', MINE, 'seq', seq, 'dropped', cmsgpack.pack(dropped), 'rule_no', M.rule_no)
   blobs_flush()
   slots_flush()

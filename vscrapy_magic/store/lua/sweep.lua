@@ -24,6 +24,9 @@ for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, MEMBERS_AT_ONCE -
     P .. 'wake:' .. token)
   redis.call('ZREM', P .. 'members', token)
 end
+for _, number in ipairs(redis.call('HKEYS', P .. 'halts')) do
+  redis.call('DEL', P .. 'halt:' .. number, P .. 'halt-in:' .. number)
+end
 -- Cursors are kept: from the beginning, a scan of a large hash would find only what was removed.
 local scan = redis.call('HSCAN', P .. 'a', redis.call('HGET', P .. 'meta', 'swept_again') or 0,
   'COUNT', AT_ONCE)
@@ -58,7 +61,7 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
 end
 redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'suspects', P .. 'cookies', P .. 'cookie_no',
   P .. 'parked', P .. 'holding', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
-  P .. 'control', P .. 'unfit')
+  P .. 'control', P .. 'unfit', P .. 'halts')
 redis.call('ZADD', KEYS[3], now_ms() + tonumber(ARGV[2]), ARGV[1])
 for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files'}) do
   redis.call('PEXPIRE', P .. name, ARGV[2])
