@@ -4,7 +4,7 @@ import textwrap
 from typing import Any
 
 from tests.attending import User, halt_of
-from tests.runtime.crawling import Crawl
+from tests.runtime.crawling import ChildProcess, Crawl
 from tests.waiting import wait_until
 from vscrapy_magic.store.breakpoints import Halts
 from vscrapy_magic.store.connection import Store
@@ -229,15 +229,18 @@ def test_a_worker_that_leaves_leaves_the_debugger(store: Store) -> None:
         assert 2 in numbers(crawl)
 
 
+def _phases(child: ChildProcess) -> list[str]:
+    return [r.text for r in list(child.reports) if r.report is Report.PHASE]
+
+
 def test_what_it_says_to_the_supervisor_and_the_secrets_that_it_hides(store: Store) -> None:
     with crawl_of(store) as crawl:
         child = crawl.add_child()
         with User(store, crawl.spec.crawl_id) as user:
-            phases = [r.text for r in child.reports if r.report is Report.PHASE]
-            assert phases[-1] == Phase.DEBUGGING
+            wait_until(lambda: _phases(child)[-1:] == [Phase.DEBUGGING], 10, "its phase")
             user.type("c")
         finished(crawl)
-        phases = [r.text for r in child.reports if r.report is Report.PHASE]
+        phases = _phases(child)
         at = phases.index(Phase.DEBUGGING)
         assert phases[at + 1] == Phase.RUNNING
 

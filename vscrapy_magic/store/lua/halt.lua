@@ -30,6 +30,6 @@ M.halt_no = M.halt_no + 1
 M.halts = M.halts + 1
 if M.halts == 1 then M.halted_at = ARGV[3] end
 redis.call('HSET', P .. 'halts', M.halt_no, cmsgpack.pack({ARGV[1], ARGV[3], ARGV[4]}))
-wake_standby(tonumber(ARGV[5]))
+wake_standby(tonumber(ARGV[5]), now_ms())
 meta_flush()
 return {'ok', M.halt_no}
