@@ -317,6 +317,12 @@ CALLBACKS = (
     "stop_iteration late token third_page"
 ).split()
 '''
-# It asks how many pages the crawl has had so far.
-LOST = frozenset({"third_page"})
+LOST = frozenset(
+    {
+        ("third_page", "RuntimeError"),  # asks how many pages the crawl has had so far
+        ("<lambda>", "IndexError"),  # its request cannot be sent along
+        # `next()` of nothing in a callback: a middleware that iterates it is where it comes out.
+        ("process_spider_output_async", "RuntimeError"),
+    }
+)
 COUNT = 52

@@ -50,6 +50,8 @@ def test_failures_come_again_here_at_the_same_line(crawl: Crawl, tmp_path: Path)
     again, differs = [], []
     with guest(bundle, crawl.view.spec) as loaded:
         for record in records:
+            if (record.callback, record.type) in LOST:
+                continue
             try:
                 done = rerun(loaded, record)
             except NotReplayableError as exc:
@@ -57,7 +59,7 @@ def test_failures_come_again_here_at_the_same_line(crawl: Crawl, tmp_path: Path)
                 continue
             if done.is_as(record):
                 again.append(record.callback)
-            elif record.callback not in LOST:
+            else:
                 differs.append((record.callback, f"{record.type} at {record.place}", str(done)))
     assert not differs, "\n".join(map(str, differs))
     assert len(again) == COUNT - len(LOST) >= MIN

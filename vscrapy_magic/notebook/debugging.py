@@ -138,7 +138,12 @@ class _AtOwnFrame:
 
 
 def _post_mortem(shell: InteractiveShell, error: BaseException) -> None:
-    trace = error.__traceback__
+    from vscrapy_magic.runtime.frames import own_frame
+
+    seen = error  # one that was raised for another, in a library, is looked at where that one was
+    while own_frame(seen) is None and (before := seen.__cause__ or seen.__context__) is not None:
+        seen = before
+    trace = seen.__traceback__
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
     if not can_ask(shell):  # an error as output would end a notebook that is run by a program
         _say("".join(traceback.format_exception(error)).rstrip())

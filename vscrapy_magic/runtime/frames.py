@@ -82,11 +82,6 @@ def message_of(exc: Any) -> str:
         return f"<its text raised {type(failed).__name__}>"
 
 
-def user_frames(trace: TracebackType | None) -> list[Frame]:
-    """Frames of shipped code, outermost first: what was run as `__main__`, or lies beside it."""
-    return described(_own_entries(trace), hide=str)
-
-
 def own_entries(exc: BaseException) -> list[Entry]:
     """Frames of the user's code that an exception went through, outermost first, and their lines.
 

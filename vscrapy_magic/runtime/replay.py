@@ -8,7 +8,7 @@ engine runs: responses that the call awaited itself are those that it got on its
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Final
@@ -25,11 +25,13 @@ from twisted.python.failure import Failure
 from vscrapy_magic.errors import VscrapyError
 from vscrapy_magic.runtime.captured import response_of
 from vscrapy_magic.runtime.codec import SpiderCodec
-from vscrapy_magic.runtime.frames import place_of, type_name, user_frames
+from vscrapy_magic.runtime.frames import own_entries, place_in, type_name
 from vscrapy_magic.runtime.guest import Guest
 from vscrapy_magic.store.failures import CapturedResponse, Cause, FailureKind, FailureRecord
 from vscrapy_magic.store.values import CannotCrossError, Codec, resolve_path
 
+_OUTPUT_HOOK: Final = "process_spider_output"
+_SCRAPYS: Final = "scrapy."  # a component of it that fails does so on what the spider gave it
 OUTPUTS_MAX: Final = 10_000  # of one call; an endless one is ended there
 _WHY_NOT: Final = {
     FailureKind.DOWNLOAD: "it failed in the download, not in code of yours",
@@ -113,7 +115,7 @@ def rerun(guest: Guest, record: FailureRecord) -> Rerun:
     except NotReplayableError:
         raise
     except Exception as exc:  # noqa: BLE001 - it is what was asked for
-        return Rerun(tuple(outputs), exc, place_of(user_frames(exc.__traceback__)))
+        return Rerun(tuple(outputs), exc, place_in(own_entries(exc)))
     return Rerun(tuple(outputs))
 
 
@@ -168,7 +170,7 @@ class _Maker:
 
     def call(self) -> Call:
         record, spider = self._record, self._spider
-        if record.component:
+        if record.component and not record.component.startswith(_SCRAPYS):
             return self._of_component()
         if record.kind == FailureKind.START:
             return Call(spider.start, (), {})
@@ -269,16 +271,17 @@ class _Maker:
             known["item"] = self._item()
         if record.cause is not None:
             known["exception"] = self._cause()
-        if (
-            record.callback == "process_spider_output"
-            and request is not None
-            and response is not None
-        ):
+        if record.callback.startswith(_OUTPUT_HOOK) and request and response is not None:
             callback = request.callback or self._spider._parse
-            known["result"] = callback(response, **request.cb_kwargs)
+            made = callback(response, **request.cb_kwargs)
+            known["result"] = made if record.callback == _OUTPUT_HOOK else _iterated(made)
         if record.callback == "process_start":
             known["start"] = self._spider.start()
-        return {name: known[name] for name in inspect.signature(method).parameters if name in known}
+        named = inspect.signature(method).parameters
+        # As Scrapy does: who can do without a spider gets none.
+        if "spider" in named and named["spider"].default is not inspect.Parameter.empty:
+            del known["spider"]
+        return {name: known[name] for name in named if name in known}
 
 
 def _places(method: Callable[..., Any]) -> int:
@@ -327,6 +330,18 @@ async def _take_async(made: Any, outputs: list[Any]) -> None:
         outputs.append(output)
         if len(outputs) >= OUTPUTS_MAX:
             return
+
+
+async def _iterated(made: Any) -> AsyncIterator[Any]:
+    """What a callback brings, for who iterates it in a loop."""
+    if isinstance(made, AsyncIterable):
+        async for output in made:
+            yield output
+        return
+    outputs: list[Any] = []
+    _take(await made if isinstance(made, Awaitable) else made, outputs)
+    for output in outputs:
+        yield output
 
 
 def _in_a_loop(coroutine: Any) -> None:

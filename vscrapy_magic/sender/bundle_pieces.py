@@ -81,7 +81,7 @@ def foreign_source(name: str, value: object, user: User | None) -> str:
         raise refusal(name, "part of the notebook", "use it outside of the spider", user)
     if value is ABSENT and is_of_ipython(name):
         value = getattr(builtins, name)
-    if value is ABSENT:
+    if value is ABSENT or _is_builtin(name, value):
         return ""
     text = _imported(name, value)
     if text is not None:
@@ -120,6 +120,12 @@ def is_of_ipython(name: str) -> bool:
     """Whether IPython added a name to Python's own."""
     module = getattr(getattr(builtins, name, None), "__module__", None) or ""
     return name in _NOTEBOOK_ONLY - {"exit", "quit"} or module.startswith("IPython")
+
+
+def _is_builtin(name: str, value: object) -> bool:
+    """Whether a name means what it means in Python; IPython has an `open` around `open`."""
+    own = getattr(builtins, name, ABSENT)
+    return own is not ABSENT and (value is own or getattr(value, "__wrapped__", None) is own)
 
 
 def _imported(name: str, value: object) -> str | None:
