@@ -59,7 +59,8 @@ end
 local function wake_standby(ready_per_child)
   local members = redis.call('ZCARD', P .. 'members')
   local working = members - math.min(M.halts, members) -- the others stand in the debugger
-  if M.queued <= ready_per_child * working then return end
+  local ready = M.queued + (M.halts > 0 and M.start == 'todo' and 1 or 0)
+  if ready <= ready_per_child * working then return end
   local count = math.max(1, members)
   if M.workers > 0 then count = math.min(count, M.workers - members) end
   for _ = 1, count do

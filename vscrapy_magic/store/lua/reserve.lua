@@ -14,7 +14,7 @@ redis.call('ZREMRANGEBYSCORE', P .. 'claims', '-inf', now)
 local members = redis.call('ZCARD', P .. 'members')
 local allowed = math.max(1, math.min(2 * members, math.ceil(M.queued / tonumber(ARGV[3]))))
 -- Who stands in the debugger begins with nothing that is queued.
-if M.queued > 0 then allowed = allowed + math.min(M.halts, members) end
+if M.queued > 0 or M.start == 'todo' then allowed = allowed + math.min(M.halts, members) end
 if M.workers > 0 then allowed = math.min(allowed, M.workers) end
 if members + redis.call('ZCARD', P .. 'claims') >= allowed then
   redis.call('LREM', P .. 'standby', 0, ARGV[4])
