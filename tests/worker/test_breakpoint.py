@@ -134,3 +134,30 @@ def test_the_few_requests_that_are_left_need_not_wait_for_one_that_stands(store:
             user.type("c")
         assert crawl.wait().state is CrawlState.FINISHED
         assert crawl.numbers() == dict.fromkeys([0, 4, 5, 6, 7], 1)
+
+
+STARTS_WITH_URLS = """
+class S(scrapy.Spider):
+    name = "s"
+    start_urls = [f"data:text/plain,{n}" for n in range(60)]
+    def parse(self, response):
+        n = int(response.text)
+        if n == 1:
+            breakpoint()
+        yield {"n": n, "pid": os.getpid()}
+"""
+
+
+def test_start_urls_that_are_left_are_taken_by_others(store: Store) -> None:
+    with Workers(store.url, "-n", "2", "--name", "w"):
+        crawl = Ordered(store, STARTS_WITH_URLS, breaks=True)
+        with User(store, crawl.crawl_id) as user:
+            # But for the few that its child had begun.
+            wait_until(lambda: crawl.view().totals.items >= 54, 30)
+            user.type("c")
+        assert crawl.wait().state is CrawlState.FINISHED
+        assert crawl.numbers() == ALL
+        stats = {
+            name: int(n) for name, n in crawl.crawls.stats(crawl.crawl_id).items() if n.isdigit()
+        }
+        assert stats["scheduler/enqueued"] == stats["scheduler/dequeued"] == 60

@@ -228,19 +228,29 @@ class Host:
                 run.lease.lease_id,
             )
             self.stats.take_back(each.counts)
-            self.stats.take_back(run.unit.counts)
-            self.cookies.settled([*each.cookies, *run.unit.cookies])
-            self._tracker.void(run)
-            self.scheduler.forget(run)
+            self.cookies.settled(each.cookies)
+            self._give_up(run)
             if each.close_reason or run.unit.close_reason:
                 self._engine.close_asked = False
         self._engine.room.made()
+
+    def _give_up(self, run: Run) -> None:
+        """Let nothing be left of a lease that was begun here."""
+        self.stats.take_back(run.unit.counts)
+        self.cookies.settled(run.unit.cookies)
+        self._tracker.void(run)
+        self.scheduler.forget(run)
 
     def take_unsent(self, slots: frozenset[str]) -> list[Run]:
         return self._engine.take_unsent(slots)
 
     def take_all_unsent(self) -> list[Run]:
-        return self._engine.take_unsent(call=post)
+        runs = self._engine.take_unsent(call=post)
+        start = self._engine.plain_start()
+        if start is not None:
+            self._give_up(start)
+            runs.append(start)
+        return runs
 
     def control_moved(self) -> None:
         if not self._asked_settings:

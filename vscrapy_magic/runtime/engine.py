@@ -36,7 +36,7 @@ from collections.abc import AsyncIterator, Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
 import scrapy.core.downloader as downloader_module
-from scrapy import Request
+from scrapy import Request, Spider
 from scrapy.core.downloader import Slot
 from scrapy.core.downloader.middleware import DownloaderMiddlewareManager
 from scrapy.core.engine import ExecutionEngine
@@ -89,6 +89,7 @@ class LeasedEngine(ExecutionEngine):
         self._closing = False
         self._start_source: AsyncIterator[Any] | None = None
         self._start_task: Deferred[None] | None = None
+        self._start_run: Run | None = None
         self.room: Final = Room(self._step_soon)
         self._idle_run: Run | None = None
         self._fetching = is_fetching(crawler.settings)
@@ -199,10 +200,10 @@ class LeasedEngine(ExecutionEngine):
         run.pending += 1
         with working_for(run):
             task = deferred_from_coro(self._iterate_start(run))
-        self._start_task = task
+        self._start_task, self._start_run = task, run
 
         def ended(result: Any) -> None:
-            self._start_task = self._start = None
+            self._start_task = self._start = self._start_run = None
             if isinstance(result, Failure) and not self.crawler.host.stepper.draining:
                 logger.error("start() could not be iterated", exc_info=result.value)
             self.tracker.request_done(run)
@@ -233,6 +234,19 @@ class LeasedEngine(ExecutionEngine):
                 await slot.nextcall.wait()
             while run.live and self._is_ahead(run):
                 await self.room.wait()
+
+    def plain_start(self) -> Run | None:
+        """The lease of a `start()` under way that is Scrapy's own; None when code of it is running.
+
+        Of that one it is known that it may begin anew elsewhere: it takes `start_urls` only.
+        """
+        kind, run = type(self.spider), self._start_run
+        for name in ("start", "start_requests"):
+            if getattr(kind, name, None) is not getattr(Spider, name, None):
+                return None
+        if run is None or run is self.tracker.current():
+            return None
+        return run if run.live else None
 
     def _is_ahead(self, run: Run) -> bool:
         """Whether `start()` had better wait, for the next step or for the workers."""

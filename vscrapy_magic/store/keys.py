@@ -15,6 +15,7 @@ SessionId = NewType("SessionId", str)
 WorkerName = NewType("WorkerName", str)
 
 ROOT: Final = "vscrapy:"
+_QUEUE: Final = "q:"  # of a slot, whose name is empty for addresses without a host
 
 
 class KeyRow(msgspec.Struct, frozen=True):
@@ -118,7 +119,8 @@ def _fits(name: str, pattern: str) -> bool:
     head, _, rest = pattern.partition("<")
     if not rest:
         return name == pattern
-    return name.startswith(head) and len(name) > len(head)
+    is_whole = len(name) > len(head) or head == _QUEUE
+    return name.startswith(head) and is_whole
 
 
 def is_known(key: str) -> bool:

@@ -1,8 +1,8 @@
 -- How many children a crawl may have now: one at first; more, doubling, while there is more ready
 -- work than they can start. Who stands in the debugger (`halts`) begins with nothing that is queued.
-local function children_allowed(members, queued, workers, ready_per_child, halts)
+local function children_allowed(members, queued, workers, ready_per_child, halts, start)
   local allowed = math.max(1, math.min(2 * members, math.ceil(queued / ready_per_child)))
-  if queued > 0 then allowed = allowed + math.min(halts, members) end
+  if queued > 0 or start == 'todo' then allowed = allowed + math.min(halts, members) end
   if workers > 0 then allowed = math.min(allowed, workers) end
   return allowed
 end

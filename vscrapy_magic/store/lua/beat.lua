@@ -71,10 +71,11 @@ for i = 1, #gone, 2 do gone[i + 1] = silence(gone[i], tonumber(gone[i + 1])) end
 local live, crawls = redis.call('ZRANGE', KEYS[8], 0, 999), {}
 for i, id in ipairs(ARGV[6] == '0' and live or {}) do
   local P = 'vscrapy:{' .. id .. '}:'
-  local m = redis.call('HMGET', P .. 'meta', 'state', 'close_reason', 'why', 'queued', 'workers', 'judged_ms', 'halts')
+  local m = redis.call('HMGET', P .. 'meta', 'state', 'close_reason', 'why', 'queued', 'workers', 'judged_ms', 'halts',
+    'start')
   local members = redis.call('ZCARD', P .. 'members')
   local wanted = children_allowed(members, tonumber(m[4]) or 0, tonumber(m[5]) or 0, tonumber(ARGV[7]),
-    tonumber(m[7]) or 0)
+    tonumber(m[7]) or 0, m[8])
   wanted = math.max(0, wanted - members - children_coming(P .. 'claims', members, now, tonumber(ARGV[9])))
   local due = redis.call('ZRANGE', P .. 'members', 0, 0, 'WITHSCORES')[2]
   local at_risk = due and tonumber(due) - now <= tonumber(ARGV[8]) / 2

@@ -120,7 +120,7 @@ end
 local CALLED_MS = 1000
 local function wake_standby(ready_per_child, now)
   local members = redis.call('ZCARD', P .. 'members')
-  local count = children_allowed(members, M.queued, M.workers, ready_per_child, M.halts) - members
+  local count = children_allowed(members, M.queued, M.workers, ready_per_child, M.halts, M.start) - members
   if count > 0 then count = count - redis.call('ZCOUNT', P .. 'claims', now, '+inf') end
   for _ = 1, count do
     local worker = redis.call('LPOP', P .. 'standby')

@@ -14,7 +14,7 @@ local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', P .. 'claims', '-inf', now)
 redis.call('ZREM', P .. 'claims', '=' .. ARGV[4]) -- it was called for, and is here
 local members = redis.call('ZCARD', P .. 'members')
-local allowed = children_allowed(members, M.queued, M.workers, tonumber(ARGV[3]), M.halts)
+local allowed = children_allowed(members, M.queued, M.workers, tonumber(ARGV[3]), M.halts, M.start)
 if members + children_coming(P .. 'claims', members, now, tonumber(ARGV[2])) >= allowed then
   redis.call('LREM', P .. 'standby', 0, ARGV[4])
   redis.call('RPUSH', P .. 'standby', ARGV[4])
