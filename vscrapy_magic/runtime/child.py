@@ -36,12 +36,14 @@ from vscrapy_magic.runtime.loader import (
 )
 from vscrapy_magic.runtime.report import PipeHandler, Reporter
 from vscrapy_magic.runtime.tracker import lease_in
+from vscrapy_magic.runtime.trial import NotTakenError, Trial
 from vscrapy_magic.runtime.warm import warm
+from vscrapy_magic.store.codes import FIRST_CODE, Codes
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
-from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, decode
+from vscrapy_magic.store.messages import ChildOrder, Code, CrawlSpec, decode
 from vscrapy_magic.store.pipes import Command, ExitCode, FromChild, Phase, Report, ToChild
 from vscrapy_magic.store.shared import Defaults, Shared
 
@@ -62,6 +64,7 @@ class Child:
         self._crawler: LeasedCrawler | None = None
         self._failure: Failure | None = None
         self._exited = False
+        self._trial: Trial | None = None  # until the code that it tries is in force
         self._control = Control(order.control_fd, self._obey, self._reporter)
 
     def run(self) -> ExitCode:
@@ -80,6 +83,9 @@ class Child:
             if code is not ExitCode.EXITED:
                 self._reporter.phase(Phase.CLOSED)
             return code  # noqa: TRY300 - what follows is for what went wrong
+        except NotTakenError as exc:
+            logger.info("%s", exc)
+            return ExitCode.NOT_TAKEN
         except StoreError as exc:
             self._reporter.fatal(str(exc))
             if not self._reporter.connected:
@@ -87,9 +93,11 @@ class Child:
             return ExitCode.STORE_LOST
         except BaseException as exc:  # noqa: BLE001
             # Whatever shipped code does at import, SystemExit included, its author must hear of it.
-            return self._fatal("".join(traceback.format_exception(exc)))
+            return self._fatal(exc, "".join(traceback.format_exception(exc)))
 
-    def _fatal(self, text: str) -> ExitCode:
+    def _fatal(self, exc: BaseException, text: str) -> ExitCode:
+        if self._trial is not None and self._trial.fail(exc):
+            return ExitCode.NOT_TAKEN  # the old code goes on
         self._reporter.fatal(text)
         if not self._reporter.connected:
             sys.stderr.write(text)
@@ -100,42 +108,74 @@ class Child:
         view = crawls.view(self._order.crawl_id)
         if view.over:
             return ExitCode.DONE
-        spec = view.spec
-        kind, settings = self._load(spec, crawls, Shared(store).read())
+        spec, version = view.spec, self._order.code_version or view.code_version
         frontier = Frontier(store, spec.crawl_id)
-        fail_point("child_before_join")
-        try:
-            frontier.join(self._order.token, self._order.worker, ttl_ms=MEMBER_TTL_MS)
-        except StateError as exc:
-            logger.info("%s", exc)
-            return ExitCode.DONE
-        seat = Seat(frontier, self._order.token, self._reporter.phase, self._order.worker)
+        if self._order.is_trial:
+            self._trial = Trial(frontier, self._order, self._reporter.phase)
+        code = Codes(store).get(spec, version)
+        kind, settings = self._load(spec, code, crawls, Shared(store).read())
+        if self._trial is None:
+            try:
+                self._join(frontier, version)
+            except StateError as exc:
+                logger.info("%s", exc)
+                return ExitCode.DONE
+        seat = Seat(
+            frontier,
+            self._order.token,
+            self._reporter.phase,
+            self._order.worker,
+            code_version=version,
+            admit=lambda: self._admit(frontier),
+        )
         self._crawler = LeasedCrawler(kind, settings, seat)
         self._loop(spec)
+        return self._leave(store, frontier)
+
+    def _admit(self, frontier: Frontier) -> None:
+        """All is made. A child that tries new code waits here until that is in force."""
+        if self._trial is not None:
+            self._trial.wait()
+            self._trial = None
+            try:
+                self._join(frontier, self._order.code_version)
+            except StateError as exc:
+                raise NotTakenError(str(exc)) from exc
+
+    def _join(self, frontier: Frontier, version: int) -> None:
+        fail_point("child_before_join")
+        order = self._order
+        frontier.join(order.token, order.worker, ttl_ms=MEMBER_TTL_MS, code_version=version)
+        if version > FIRST_CODE:
+            logger.info("Code version %d from here on", version)
+
+    def _leave(self, store: Store, frontier: Frontier) -> ExitCode:
         code = self._code()
-        if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED}:
+        if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED, ExitCode.NOT_TAKEN}:
             if next(written_in(Path(self._order.folder)), None) is not None:
-                Files(store, spec.crawl_id).begin(self._order.token)  # the end waits for them
+                Files(store, frontier.crawl_id).begin(self._order.token)  # the end waits for them
             fail_point("child_before_leave")
             frontier.leave(self._order.token)
             fail_point("child_after_leave")
         return code
 
     def _load(
-        self, spec: CrawlSpec, crawls: Crawls, defaults: Defaults
+        self, spec: CrawlSpec, code: Code, crawls: Crawls, defaults: Defaults
     ) -> tuple[type[Spider], Settings]:
-        bundle = crawls.bundle(spec.bundle)
+        bundle = crawls.bundle(code.bundle)
         self._reporter.mask(bundle.env.values())
+        if self._trial is not None:
+            self._trial.secrets = tuple(value for value in bundle.env.values() if value)
         folder = Path.cwd()
         write_files(bundle, folder)
         prepare(bundle, folder)
         settings = read_settings(bundle, spec)
         self._log_to_pipe(settings)
         module = run_entry(bundle, folder)
-        kind = find_spider(module, spec, settings)
+        kind = find_spider(module, code.spider, settings)
         own = settings.copy()  # the spider may have a level of its own; copying is slow: only once
         kind.update_settings(own)
-        force_settings(settings, own, spec.limits)
+        force_settings(settings, own, code.limits)
         for handler in logging.root.handlers:
             if isinstance(handler, PipeHandler):
                 handler.setLevel(own.get("LOG_LEVEL"))
@@ -200,7 +240,9 @@ class Child:
         if self._exited:
             return ExitCode.EXITED
         if self._failure is not None:
-            return self._fatal(self._failure.getTraceback())
+            if isinstance(self._failure.value, NotTakenError):
+                raise self._failure.value
+            return self._fatal(self._failure.value or Exception(), self._failure.getTraceback())
         error: VscrapyError | None = None if self._crawler is None else self._crawler.host.error
         if error is None or isinstance(error, StateError):
             return ExitCode.DONE

@@ -21,6 +21,8 @@ test per touch fails where a version has not. What is not public, and in which v
   later versions run them in the context of their request.
 - `Scraper._process_spidermw_output_async` (2.19; where it is missing outputs of one callback may
   pile up): a callback whose outputs wait to be committed waits, too.
+- `_Slot.inprogress` of the engine, `Slot.active`, `queue` and `itemproc_size` of the scraper
+  (2.13-2.19): what is given up when newer code comes is waited for no more.
 - `RobotsTxtMiddleware._parsers`, `_parserimpl` and `CookiesMiddleware.jars` (2.13-2.19).
 """
 
@@ -329,6 +331,15 @@ class LeasedEngine(ExecutionEngine):
             else:
                 await maybe_deferred_to_future(super().stop())
 
+    def abandon(self) -> None:
+        """Wait for nothing that is in flight when the spider is closed: it is somebody else's."""
+        if self._slot is not None:
+            self._slot.inprogress = _Forgetful()
+        scraper: Any = self.scraper.slot
+        if scraper is not None:
+            scraper.active, scraper.itemproc_size = _Forgetful(), 0
+            scraper.queue.clear()
+
     def cancel_start(self) -> None:
         """Iterate `start()` no further; what it has brought stays."""
         task = self._start_task
@@ -388,6 +399,13 @@ class LeasedEngine(ExecutionEngine):
                 return deferred_from_coro(result) if inspect.iscoroutine(result) else result
 
         return call
+
+
+class _Forgetful(set[Request]):
+    """Requests that may end or not; nobody looks any more."""
+
+    def remove(self, element: Request) -> None:
+        self.discard(element)
 
 
 def _is_untouched(run: Run, request: Request) -> bool:

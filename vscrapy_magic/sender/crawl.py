@@ -18,7 +18,10 @@ from vscrapy_magic.sender.collecting import Collecting, described
 from vscrapy_magic.sender.feeds import Feeds, export
 from vscrapy_magic.sender.follow import Follower, Listener, sender_line
 from vscrapy_magic.sender.items import FailureList, Items
+from vscrapy_magic.sender.order import Order
+from vscrapy_magic.sender.patching import Patched, patch, spider_order
 from vscrapy_magic.sender.spool import CrawlEnd, Spool
+from vscrapy_magic.store.codes import Codes
 from vscrapy_magic.store.collectors import Kept
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
@@ -212,6 +215,25 @@ class Crawl:
         """
         Control(self._need_store()).set(self.id, settings)
 
+    def patch(self, spider: type | Order) -> Patched:
+        """Let the running crawl go on with the spider as it is now; its queue stays.
+
+        Blocks until all workers have loaded it, at most some ten seconds. Pages in flight that end
+        within a second are finished by the old code; the others run again with the new one.
+
+        Args:
+            spider: the edited class, or an order with its source.
+
+        Raises:
+            PatchRefusedError: a worker cannot load it; the message has its traceback, and the old
+                code goes on everywhere.
+            CannotShipError: something that the spider uses exists in this process only.
+            StateError: the crawl is over, or about to end.
+        """
+        store = self._need_store()
+        order = spider if isinstance(spider, Order) else spider_order(spider, self._view.spec)
+        return patch(store, self._view, order, self._spool)
+
     @property
     def feeds(self) -> tuple[str, ...]:
         """A line on each feed that was written, and on what went wrong with one; see `attach`."""
@@ -272,7 +294,9 @@ class Crawl:
         kept = self._spool.code(code_version)
         if kept is not None:
             return kept, True
-        return Crawls(self._need_store()).bundle(self._view.spec.bundle), False
+        store = self._need_store()
+        code = Codes(store).get(self._view.spec, code_version)
+        return Crawls(store).bundle(code.bundle), False
 
     def to_pandas(self) -> Any:
         """The items as a data frame.

@@ -59,6 +59,8 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
         "out", "stream", "step", "sender", "retention", "64 MB not acknowledged, then leasing waits"
     ),
     KeyRow("control", "hash", "control", "child, sender", "end of crawl", "changeable settings"),
+    KeyRow("codes", "hash", "offer", "child, sender", "retention", "150 bytes a patch"),
+    KeyRow("offer", "hash", "offer, answer", "answer, renew", "end of crawl", "members, and 20 kB"),
     KeyRow("spare", "zset", "step", "step", "end of crawl", "members with unstarted leases"),
     KeyRow("log", "stream", "supervisor", "sender", "retention", "8 MB and 100,000 entries"),
     KeyRow("files", "hash", "child, supervisor", "sender", "retention", "50 MB and 200 files"),

@@ -55,6 +55,7 @@ class Phase(enum.StrEnum):
 
     STARTING = "starting"  # nothing was heard of it
     LOADING = "loading"
+    TRYING = "trying"  # new code is loaded, and waits until all workers have it
     RUNNING = "running"
     DEBUGGING = "debugging"  # somebody looks at it: its silence means nothing
     CLOSING = "closing"
@@ -70,6 +71,7 @@ class ExitCode(enum.IntEnum):
     STORE_LOST = 66  # Redis unreachable for too long; may be started again
     PARENT_GONE = 67
     EXITED = 68  # spider code raised SystemExit
+    NOT_TAKEN = 69  # of a child that tried code which was refused, here or elsewhere
 
 
 class FromChild(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -32,6 +32,8 @@ class CrawlView(msgspec.Struct, frozen=True):
         since_ms: when it came to its state, or began to wait for what it waits for.
         control: version of its settings; moved by each change that a user makes.
         workers_max: at most so many workers, as of now; 0 means all.
+        code_version: number of the code in force; 1 is what was ordered.
+        offer_version: number of code that workers are trying just now; 0 for none.
         limited_by: the setting that keeps running workers from doing more, and where:
             `DOWNLOAD_DELAY = 1 on example.com`; empty when none does.
     """
@@ -50,6 +52,8 @@ class CrawlView(msgspec.Struct, frozen=True):
     control: int = 1
     workers_max: int = 0
     limited_by: str = ""
+    code_version: int = 1
+    offer_version: int = 0
 
     @property
     def over(self) -> bool:
@@ -63,6 +67,7 @@ class CrawlView(msgspec.Struct, frozen=True):
 _VIEW_FIELDS: Final = (
     *("spec", "state", "why", "close_reason", "limited"),
     *("created_ms", "started_ms", "ended_ms", "state_ms", "control", "workers"),
+    *("code_no", "offer_no"),
     *("items", "pages", "errors", "failures", "queued", "leased"),
 )
 
@@ -146,7 +151,8 @@ class Views:
 def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) -> CrawlView:
     spec, state, why, close_reason, limited = row[:5]
     numbers = [int(value or 0) for value in row[5:]]
-    created_ms, started_ms, ended_ms, since_ms, control, workers, *totals = numbers
+    created_ms, started_ms, ended_ms, since_ms, control, workers, *numbers = numbers
+    code_no, offer_no, *totals = numbers
     return CrawlView(
         crawl_id=crawl_id,
         spec=decode(spec, CrawlSpec),
@@ -161,5 +167,7 @@ def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) 
         since_ms=since_ms,
         control=control,
         workers_max=workers,
+        code_version=code_no or 1,
+        offer_version=offer_no,
         limited_by=(limited or b"").decode() if state.decode() == S.RUNNING else "",
     )

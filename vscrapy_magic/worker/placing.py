@@ -6,7 +6,6 @@ its first, so that no two processes can leave it without any. A process that can
 takes none: reserving a place would keep others from it, and a crawl of one worker waiting.
 """
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,10 +19,10 @@ from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import CrawlState, WorkerRecord
 from vscrapy_magic.store.views import CrawlView
 from vscrapy_magic.worker.plan import Roster, Start, Tenant
+from vscrapy_magic.worker.trying import new_token
 
 ASK_AGAIN_S: Final = 5.0  # after "no more children"; the crawl wakes us when it wants one before
 ROOM_AFTER_S: Final = 2.0  # without any worker, before others are asked to make room
-_TOKEN_BYTES: Final = 3
 _FULL: Final = "all slots of the workers are taken"
 _BROKEN: Final = "a worker cannot start it: {problem}"
 
@@ -45,8 +44,8 @@ class Placing:
         if roster.woken:
             self._not_before.clear()
         used = Counter({record.name: 0 for record in roster.records})
-        used.update(tenant.worker for tenant in roster.tenants)
         here = {(tenant.worker, tenant.crawl_id) for tenant in roster.tenants}
+        used.update(worker for worker, _ in here)
         starts: list[Start] = []
         alone: list[CrawlView] = []
         for view in sorted(wanted.values(), key=lambda v: (len(v.members), v.created_ms)):
@@ -80,11 +79,12 @@ class Placing:
         for record in sorted(fitting, key=lambda r: used[r.name]):
             if used[record.name] >= record.slots or (record.name, view.crawl_id) in excluded:
                 continue
-            token = MemberToken(f"{record.name}.{secrets.token_hex(_TOKEN_BYTES)}")
+            token = new_token(record.name)
             if not Frontier(self._store, view.crawl_id).reserve(token, record.name):
                 self._not_before[view.crawl_id] = now + ASK_AGAIN_S
                 break
-            starts.append(Start(Tenant(record.name, view.crawl_id, token), view))
+            tenant = Tenant(record.name, view.crawl_id, token, view.code_version)
+            starts.append(Start(tenant, view))
         return starts
 
     def _make_room(

@@ -12,11 +12,18 @@ from vscrapy_magic.worker.output import Output
 
 
 class Tenant(msgspec.Struct, frozen=True):
-    """One child that runs."""
+    """One child that runs.
+
+    Attributes:
+        code_version: number of the code that it runs, or tries.
+        is_trial: whether it was started to try that.
+    """
 
     worker: WorkerName
     crawl_id: CrawlId
     token: MemberToken
+    code_version: int = 1
+    is_trial: bool = False
 
 
 class Roster(msgspec.Struct, frozen=True):
@@ -39,7 +46,7 @@ class Roster(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """A child that is to be started; its place in the crawl is reserved."""
+    """A child that is to be started; its place in the crawl is reserved, or it tries new code."""
 
     tenant: Tenant
     view: CrawlView
@@ -51,7 +58,8 @@ class Plan(msgspec.Struct, frozen=True):
     Attributes:
         stop: crawls whose children have heard of the end, and have a limited time for it.
         kill: crawls whose children are to end now.
-        leave: children that are to make room for another crawl.
+        leave: children that are to make room for another crawl, or for newer code.
+        drop: children that tried code which was refused.
         changed: crawls whose settings changed.
         slots: of workers whose number a user has changed.
         busy: whether there are crawls that want attention each second.
@@ -62,6 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
     stop: frozenset[CrawlId] = frozenset()
     kill: frozenset[CrawlId] = frozenset()
     leave: frozenset[MemberToken] = frozenset()
+    drop: frozenset[MemberToken] = frozenset()
     changed: frozenset[CrawlId] = frozenset()
     slots: Mapping[WorkerName, int] = {}
     busy: bool = False
@@ -77,6 +86,7 @@ class Burial(msgspec.Struct, frozen=True):
         clear: whether that is one; otherwise it was one of them, nobody knows which.
         died: monotonic seconds.
         folder: what it wrote there goes to the sender; then the folder is removed.
+        trial_failed: why it could not try new code; empty for other children.
     """
 
     tenant: Tenant
@@ -86,3 +96,4 @@ class Burial(msgspec.Struct, frozen=True):
     suspects: tuple[int, ...] = ()
     clear: bool = True
     folder: Path | None = None
+    trial_failed: str = ""

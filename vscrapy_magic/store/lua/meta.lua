@@ -7,6 +7,7 @@ local META_FIELDS = {
   'limit_items', 'limit_pages', 'limit_errors', 'limit_timeout_ms', 'started_ms', 'idle_after_ms',
   'out_bytes', 'out_acked', 'out_max', 'judged_ms', 'created_ms', 'turn', 'workers',
   'rules', 'rule_no', 'slot_limit', 'slot_excl', 'own_limit',
+  'code_no', 'offer_no', 'offer_last', 'offer_until_ms',
 }
 local META_WORDS = 9 -- so many of them are words, the others numbers
 local FINAL = {finished = 1, stopped = 1, failed = 1, cancelled = 1, lost = 1, store_rolled_back = 1}
@@ -20,6 +21,7 @@ local function meta_load()
     if i > META_WORDS then value = tonumber(value) or 0 end
     M[name], M_was[name] = value, value
   end
+  if M.code_no == 0 then M.code_no, M_was.code_no = 1, 1 end -- what was ordered
   return true
 end
 

@@ -49,8 +49,8 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
 end
 redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'suspects', P .. 'cookies', P .. 'cookie_no',
   P .. 'parked', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
-  P .. 'control')
-for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files'}) do
+  P .. 'control', P .. 'offer')
+for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files', 'codes'}) do
   redis.call('PEXPIRE', P .. name, ARGV[2])
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
