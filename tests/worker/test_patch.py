@@ -87,7 +87,7 @@ def test_code_that_one_worker_cannot_load_is_refused_everywhere(
         text = str(refused.value)
         assert "code version 2 was refused on w-" in text
         assert "version 1 goes on everywhere" in text
-        assert "spider.py, line 14" in text
+        assert "spider.py, line 11, in <module>\n    undefined_name" in text
         assert "NameError: name 'undefined_name'" in text
         assert "vscrapy_magic" not in text
         assert crawl.wait(60).state is CrawlState.FINISHED
@@ -185,16 +185,16 @@ def test_worker_killed_while_it_tries_does_not_block_the_others(
 
 def test_two_patches_in_a_row_and_a_late_worker_run_the_newest_code(store: Store) -> None:
     with Workers(store.url, "--name", "a"):
-        crawl = Ordered(store, SLOW % (150, "0.1", 1))
+        crawl = Ordered(store, SLOW % (400, "0.1", 1))
         crawl.wait_for_members(1)
-        assert patched(crawl, SLOW % (150, "0.1", 2)).version == 2
-        assert patched(crawl, SLOW % (150, "0.1", 3)).version == 3
+        assert patched(crawl, SLOW % (400, "0.1", 2)).version == 2
+        assert patched(crawl, SLOW % (400, "0.1", 3)).version == 3
         with Workers(store.url, "--name", "b"):
             wait_until(
                 lambda: "b" in lines(crawl, "Code version 3 from here on"), 30, "the late one"
             )
             assert crawl.wait(60).state is CrawlState.FINISHED
-        assert crawl.numbers() == dict.fromkeys(range(150), 1)
+        assert crawl.numbers() == dict.fromkeys(range(400), 1)
         assert codes(crawl)[3] > 0
 
 
@@ -202,13 +202,13 @@ def test_queued_request_whose_callback_is_gone_is_a_failure(store: Store) -> Non
     gone = SLOW.replace("yield page(n)", "yield page(n, callback=self.parse_old)")
     old = gone.replace("async def parse(", "async def parse_old(")
     with Workers(store.url, "--name", "w"):
-        crawl = Ordered(store, old % (40, "0.2", 1))
+        crawl = Ordered(store, old % (100, "0.2", 1))
         wait_until(lambda: len(crawl.items()) > 2, 20, "items")
-        patched(crawl, SLOW % (40, "0.2", 2))
+        patched(crawl, SLOW % (100, "0.2", 2))
         view = crawl.wait(60)
         assert view.state is CrawlState.FINISHED
         assert view.totals.failures > 0
-        assert view.totals.failures + view.totals.items == 40
+        assert view.totals.failures + view.totals.items == 100
 
 
 def test_limits_of_the_new_code_hold_unless_set_by_hand(store: Store) -> None:

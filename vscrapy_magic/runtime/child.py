@@ -79,7 +79,7 @@ class Child:
                 mark.follow_loop(lease_in)
             # The supervisor has seen what server it is.
             with Store(self._order.url) as store:
-                code = self._take_part(store)
+                code = self._try_or_take_part(store)
             if code is not ExitCode.EXITED:
                 self._reporter.phase(Phase.CLOSED)
             return code  # noqa: TRY300 - what follows is for what went wrong
@@ -93,15 +93,23 @@ class Child:
             return ExitCode.STORE_LOST
         except BaseException as exc:  # noqa: BLE001
             # Whatever shipped code does at import, SystemExit included, its author must hear of it.
-            return self._fatal(exc, "".join(traceback.format_exception(exc)))
+            return self._fatal("".join(traceback.format_exception(exc)))
 
-    def _fatal(self, exc: BaseException, text: str) -> ExitCode:
-        if self._trial is not None and self._trial.fail(exc):
-            return ExitCode.NOT_TAKEN  # the old code goes on
+    def _fatal(self, text: str) -> ExitCode:
         self._reporter.fatal(text)
         if not self._reporter.connected:
             sys.stderr.write(text)
         return ExitCode.FATAL
+
+    def _try_or_take_part(self, store: Store) -> ExitCode:
+        try:
+            return self._take_part(store)
+        except (StoreError, NotTakenError):
+            raise
+        except BaseException as exc:
+            if self._trial is not None and self._trial.fail(exc):
+                raise NotTakenError(f"it cannot be loaded here: {exc!r}") from exc
+            raise
 
     def _take_part(self, store: Store) -> ExitCode:
         crawls = Crawls(store)
@@ -240,9 +248,9 @@ class Child:
         if self._exited:
             return ExitCode.EXITED
         if self._failure is not None:
-            if isinstance(self._failure.value, NotTakenError):
-                raise self._failure.value
-            return self._fatal(self._failure.value or Exception(), self._failure.getTraceback())
+            if self._trial is not None or isinstance(self._failure.value, NotTakenError):
+                self._failure.raiseException()
+            return self._fatal(self._failure.getTraceback())
         error: VscrapyError | None = None if self._crawler is None else self._crawler.host.error
         if error is None or isinstance(error, StateError):
             return ExitCode.DONE
