@@ -18,7 +18,7 @@ ENDED_WITHIN_S = 15.0  # measured: the idle time and 0.5 s
 @contextmanager
 def cluster_home(monkeypatch: pytest.MonkeyPatch, *, idle_s: str) -> Iterator[Path]:
     """A runtime folder of this test alone; whatever is left of its cluster is ended."""
-    folder = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="vs-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setenv("VSCRAPY_IDLE_S", idle_s)
     monkeypatch.delenv("VSCRAPY_LOCAL_WORKERS", raising=False)
@@ -27,6 +27,11 @@ def cluster_home(monkeypatch: pytest.MonkeyPatch, *, idle_s: str) -> Iterator[Pa
     for keeper in processes(folder, "store.keeper"):
         keeper.terminate()
     wait_until(lambda: not processes(folder), ENDED_WITHIN_S, f"left: {processes(folder)}")
+    left = [path.name for path in folder.glob("vscrapy/cluster/*") if path.is_socket()]
+    assert not left, f"sockets left: {left}"
+    kept = {path.name for path in folder.glob("vscrapy/*")}
+    # What the server holds is kept when a keeper is told to go; locks outlive what they protect.
+    assert kept <= {"cluster", "cluster.lock", "keeper.lock"}, kept
     shutil.rmtree(folder)
 
 

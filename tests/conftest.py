@@ -2,23 +2,30 @@
 
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.waiting import wait_until
-from vscrapy_magic.store import keys
+from tests import hygiene
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.server import EmbeddedServer
+
+OWN_FOLDER = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[OWN_FOLDER] = hygiene.own_folder()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    hygiene.remove_folder(config.stash[OWN_FOLDER])
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedServer]:
     """A server of this test process alone; nothing of it is written to disk."""
-    folder = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="vs-"))
     try:
         with EmbeddedServer(folder, persist=False) as running:
             yield running
@@ -28,23 +35,30 @@ def server() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 def store(server: EmbeddedServer) -> Iterator[Store]:
-    """An open store on an empty server; every key that a test leaves must be a known one."""
+    """An open store on an empty server; what a test leaves there must be accounted for."""
     with Store.connect(server.url) as opened:
         opened.client.flushall()
         yield opened
-        unknown = [key for key in opened.client.keys() if not keys.is_known(key.decode())]
-        assert not unknown, f"keys without a row in keys.py: {unknown}"
+        left = hygiene.unaccounted_keys(opened)
+        assert not left, "keys left behind:\n" + "\n".join(left)
 
 
-def _children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_at_the_end(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What fixtures of a module, a package or the session have made ends with them."""
+    folder = request.config.stash[OWN_FOLDER]
+    before = hygiene.look(folder)
+    yield
+    left = hygiene.settle(before, folder)
+    assert not left, "left at the end of all tests:\n" + "\n".join(left)
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No test leaves a process or a thread of its own."""
+    """No test leaves anything that is not accounted for in `tests/hygiene.py`."""
     request.getfixturevalue("server") if "store" in request.fixturenames else None
-    threads, processes = set(threading.enumerate()), _children()
+    folder = request.config.stash[OWN_FOLDER]
+    before = hygiene.look(folder)
     yield
-    wait_until(lambda: not set(threading.enumerate()) - threads, 5, "threads left behind")
-    wait_until(lambda: not _children() - processes, 5, "processes left behind")
+    left = hygiene.settle(before, folder)
+    assert not left, "left behind:\n" + "\n".join(left)

@@ -13,6 +13,7 @@ from typing import Any
 
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+from jupyter_core.utils import ensure_event_loop
 
 READY_S = 60.0
 
@@ -101,6 +102,7 @@ class Kernel:
         self._manager.shutdown_kernel(now=False)
         self._manager.cleanup_resources()
         self._client.context.destroy(linger=0)
+        ensure_event_loop().close()  # jupyter_client's own, for blocking calls: it would keep it
 
 
 @contextmanager

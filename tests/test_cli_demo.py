@@ -19,7 +19,7 @@ IDLE_S = 2
 @pytest.fixture
 def newcomer(tmp_path: Path) -> Iterator[Terminal]:
     """A terminal with a local cluster of its own, which is gone afterwards."""
-    sockets = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
+    sockets = Path(tempfile.mkdtemp(prefix="vs-"))
     terminal = Terminal(tmp_path / "home")
     terminal.environment |= {"XDG_RUNTIME_DIR": str(sockets), "VSCRAPY_IDLE_S": str(IDLE_S)}
     yield terminal

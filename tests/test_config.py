@@ -72,7 +72,7 @@ def test_what_is_shown_holds_no_secret(url: str, shown: str) -> None:
 
 
 def test_the_runtime_folder_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp") as short:
+    with tempfile.TemporaryDirectory(prefix="vs-") as short:
         monkeypatch.setenv("XDG_RUNTIME_DIR", short)
         folder = config.runtime_dir()
         assert folder == Path(short) / "vscrapy"

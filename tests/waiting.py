@@ -4,10 +4,17 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(predicate: Callable[[], object], timeout_s: float, what: str = "") -> None:
-    """Return as soon as `predicate` is true; fail when it is not within `timeout_s`."""
+def wait_until(
+    predicate: Callable[[], object], timeout_s: float, what: str | Callable[[], str] = ""
+) -> None:
+    """Return as soon as `predicate` is true; fail when it is not within `timeout_s`.
+
+    Args:
+        what: is waited for; a function says it when the time is over.
+    """
     deadline = time.monotonic() + timeout_s
     while not predicate():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s} s: {what or predicate}")
+            said = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {timeout_s} s: {said or predicate}")
         time.sleep(0.01)

@@ -10,7 +10,7 @@ from vscrapy_magic.demo.site import DemoSite
 
 __all__ = ["own_spool", "session"]
 PAGES = 60
-DELAY_MS = 20
+DELAY_MS = 60
 
 
 @pytest.fixture(scope="package")

@@ -20,10 +20,10 @@ from typing import Self
 
 import psutil
 
-from tests.chaos.scene import MARK, Expected, keys_left, marked, order
+from tests.chaos.crew import UP_WITHIN_S, Crew
+from tests.chaos.scene import Expected, keys_left, order
 from tests.chaos.takeover import Takeovers
 from tests.waiting import wait_until
-from tests.worker.crew import Workers, workers
 from vscrapy_magic.demo.site import DemoSite
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.session import Session
@@ -43,7 +43,6 @@ STOPPED_S = (1.2 * TTL_S, 1.6 * TTL_S)  # beyond the lease
 FROZEN_TTLS = 3
 BACK_AFTER_S = (0.1, 1.5)  # a killed supervisor is started again
 ENDS_WITHIN_S = 60.0  # a crawl that takes longer hangs
-UP_WITHIN_S = 60.0
 SESSION_TTL_MS = 60_000  # the sender is not what is under fire here
 
 
@@ -155,13 +154,11 @@ class Scene:
         self._pages = pages
         self._delay_ms = delay_ms
         self._stack = ExitStack()
-        self._workers: dict[str, Workers] = {}
-        self._mark = f"{os.getpid()}-{id(self)}"
 
     def __enter__(self) -> Self:
         enter = self._stack.enter_context
         try:
-            self._folder = Path(enter(tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp")))
+            self._folder = Path(enter(tempfile.TemporaryDirectory(prefix="vs-")))
             enter(_environment(SPOOL_VARIABLE, str(self._folder / "spool")))
             self._site = enter(DemoSite(pages=self._pages, delay_ms=self._delay_ms))
             self._expected = Expected.of(self._site, self._folder)
@@ -170,8 +167,10 @@ class Scene:
             self._session = enter(
                 Session.connect(self._server.url, kind="python", ttl_ms=SESSION_TTL_MS)
             )
-            self._stack.callback(self._end_workers)
-            self._restore()
+            self._crew = enter(Crew(self._server.url))
+            for number in range(1, WORKERS + 1):
+                self._crew.start(f"w{number}")
+            self._crew.restore(self._store)
         except BaseException:
             self._stack.close()
             raise
@@ -180,56 +179,12 @@ class Scene:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    # Who is there.
-
-    def _start_worker(self, name: str) -> None:
-        url = self._server.url
-        self._workers[name] = Workers(url, "--name", name, **{MARK: self._mark})
-
-    def _end_workers(self) -> None:
-        for process in marked(self._mark):
-            _signal(process, signal.SIGCONT)
-        for worker in self._workers.values():
-            worker.__exit__()
-        wait_until(lambda: not marked(self._mark), 10, f"left: {marked(self._mark)}")
-
-    def _restore(self) -> None:
-        """See that all workers are there, and ready."""
-        for number in range(1, WORKERS + 1):
-            name = f"w{number}"
-            worker = self._workers.get(name)
-            if worker is not None and worker.process.poll() is not None:
-                worker.__exit__()
-            if worker is None or worker.process.poll() is not None:
-                self._start_worker(name)
-        pids = {worker.pid for worker in self._workers.values()}
-        wait_until(
-            lambda: (
-                {view.record.pid for view in workers(self._store).values()} >= pids
-                and all(worker.ready() for worker in self._workers.values())
-            ),
-            UP_WITHIN_S,
-            "all workers",
-        )
-
-    def _supervisors(self) -> list[psutil.Process]:
-        living = [w for _, w in sorted(self._workers.items()) if w.process.poll() is None]
-        return [psutil.Process(worker.pid) for worker in living]
-
-    def _zygotes(self) -> list[psutil.Process]:
-        return [w.zygote() for _, w in sorted(self._workers.items()) if w.has_zygote()]
-
-    def _children(self) -> list[psutil.Process]:
-        """Also those whose zygote is gone."""
-        others = {p.pid for p in (*self._supervisors(), *self._zygotes())}
-        return [process for process in marked(self._mark) if process.pid not in others]
-
     # One trial.
 
     def trial(self, plan: Plan) -> Trial:
         """Run a crawl while the plan happens; the scene is whole again afterwards."""
         trial = Trial(plan)
-        self._restore()
+        self._crew.restore(self._store)
         self._site.reset()
         begun = time.monotonic()
         crawl = order(self._session, self._site, CONCURRENT_REQUESTS_PER_DOMAIN=PER_DOMAIN)
@@ -269,10 +224,10 @@ class Scene:
         if fault.kind is Kind.FREEZE:
             return self._freeze(fault.lasts_s)
         victims = {
-            Kind.KILL_CHILD: self._children,
-            Kind.STOP_CHILD: self._children,
-            Kind.KILL_ZYGOTE: self._zygotes,
-        }.get(fault.kind, self._supervisors)()
+            Kind.KILL_CHILD: self._crew.children,
+            Kind.STOP_CHILD: self._crew.children,
+            Kind.KILL_ZYGOTE: self._crew.zygotes,
+        }.get(fault.kind, self._crew.supervisors)()
         if not victims:
             return ""
         victim = victims[int(fault.draw * len(victims))]
@@ -293,26 +248,22 @@ class Scene:
         takeovers: Takeovers,
         later: list[threading.Timer],
     ) -> str:
-        name = next((n for n, w in self._workers.items() if w.pid == victim.pid), "")
+        name = self._crew.name_of(victim.pid)
         if fault.kind is Kind.KILL_CHILD:
             takeovers.expect_of_pid(victim.pid)
         elif name:
             takeovers.expect_of_worker(name)
         _signal(victim, signal.SIGKILL)
         if name:
-            self._workers[name].wait(10)
-            later.append(_after(fault.lasts_s, lambda: self._come_back(name)))
+            self._crew[name].wait(10)
+            later.append(_after(fault.lasts_s, lambda: self._crew.come_back(name)))
         return f"{name or victim.pid}"
-
-    def _come_back(self, name: str) -> None:
-        self._workers[name].__exit__()
-        self._start_worker(name)
 
     def _freeze(self, seconds: float) -> str:
         """All stand still, as on a suspended laptop; the site is elsewhere."""
         assert self._server.pid is not None
         frozen = [psutil.Process(self._server.pid), psutil.Process(self._session._beacon.pid)]
-        frozen += marked(self._mark)
+        frozen += self._crew.processes()
         for process in frozen:
             _signal(process, signal.SIGSTOP)
         time.sleep(seconds)
@@ -334,8 +285,8 @@ class Scene:
             f"{line.time_ms / 1000:.2f} {line.worker} {line.source} {line.text}"
             for line in crawl.logs()
         )
-        trial.log += "".join(f"\n--- {n}\n{w.text()}" for n, w in sorted(self._workers.items()))
-        self._restore()
+        trial.log += self._crew.text()
+        self._crew.restore(self._store)
         with suppress(AssertionError):
             wait_until(lambda: not keys_left(self._store, crawl), 20)
         if left := keys_left(self._store, crawl):

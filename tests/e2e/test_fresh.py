@@ -37,7 +37,7 @@ def clone(tmp_path: Path) -> Path:
 @pytest.fixture
 def newcomer(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a user who has nothing yet; all of their processes end."""
-    sockets = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
+    sockets = Path(tempfile.mkdtemp(prefix="vs-"))
     passed = ("LANG", "TERM", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")
     names = {name: os.environ[name] for name in os.environ if name.startswith("PIP_")}
     names |= {name: os.environ[name] for name in passed if name in os.environ}

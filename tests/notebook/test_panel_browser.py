@@ -187,8 +187,8 @@ def test_what_workers_and_sites_send_stays_text(lab: Lab) -> None:
         "with Feeder(panel, hostile):\n"
         "    while not Path('end').exists(): time.sleep(0.05)\n"
         "panel.mark(HOSTILE, HOSTILE)\n"
-        "import tempfile\n"
-        "panel.finish(ended_crawl(Path(tempfile.mkdtemp()), view('failed', spider=HOSTILE,"
+        "Path('ended').mkdir()\n"
+        "panel.finish(ended_crawl(Path('ended').resolve(), view('failed', spider=HOSTILE,"
         " why=HOSTILE, close_reason=HOSTILE), [failure(HOSTILE, HOSTILE, HOSTILE)]))\n"
     )
     with lab.notebook([IMPORTS, hostile]) as notebook:

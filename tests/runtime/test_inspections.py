@@ -34,7 +34,7 @@ custom_settings = {"TOLD": [
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where zygotes listen."""
-    with tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp") as home:
+    with tempfile.TemporaryDirectory(prefix="vs-") as home:
         monkeypatch.setenv("XDG_RUNTIME_DIR", home)
         place = runtime_dir() / FOLDER_NAME
         place.mkdir()

@@ -204,7 +204,7 @@ def test_an_interrupt_of_the_kernels_group_does_not_reach_the_beacon(
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="vs-"))
     yield path
     shutil.rmtree(path)
 

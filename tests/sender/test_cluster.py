@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -91,6 +92,20 @@ def test_only_its_user_may_enter(home: Path) -> None:
     for folder in (home / "vscrapy", home / "vscrapy" / "cluster"):
         assert folder.stat().st_mode & 0o777 == 0o700
     assert (home / "vscrapy" / "cluster" / "keeper.sock").stat().st_mode & 0o077 == 0
+
+
+def test_sockets_of_killed_zygotes_go_when_a_keeper_starts(home: Path) -> None:
+    folder = home / "vscrapy" / "cluster"
+    folder.mkdir(mode=0o700, parents=True)
+    folder.parent.chmod(0o700)
+    left = folder / "0123456789ab.1"  # its number is another process's by now
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(left))
+    foreign = folder / "notes.1"
+    foreign.touch()
+    LocalCluster.ensure(1)
+    assert not left.exists()
+    assert foreign.exists()
 
 
 def test_more_workers_are_added_and_never_fewer(home: Path) -> None:

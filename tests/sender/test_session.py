@@ -19,10 +19,12 @@ from tests.worker.crew import Workers
 from vscrapy_magic import attach, connect, item_key
 from vscrapy_magic.errors import ConfigError, CrawlNotFoundError, StateError, StoreError
 from vscrapy_magic.sender.session import Session
+from vscrapy_magic.sender.spool import Spool
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.keys import SessionId
 from vscrapy_magic.store.messages import CrawlState, SessionRecord
+from vscrapy_magic.store.outputs import Outputs
 from vscrapy_magic.store.presence import Presence
 from vscrapy_magic.store.shared import Shared
 
@@ -34,7 +36,8 @@ def beacon_of(session: Session) -> psutil.Process:
     found = [
         child
         for child in psutil.Process().children()
-        if "vscrapy_magic.sender.beacon" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE  # of a session that was closed in a hurry
+        and "vscrapy_magic.sender.beacon" in child.cmdline()
     ]
     assert len(found) == 1
     return found[0]
@@ -266,6 +269,25 @@ def test_a_detached_crawl_is_collected_by_who_attaches(
         found = session.attach(crawl_id)
         assert found.wait(30).state is CrawlState.FINISHED
         assert len(found.items) == 5
+
+
+def test_a_crawl_that_waits_for_what_a_killed_sender_had_kept_goes_on_with_the_next(
+    store: Store, own_spool: Path, crew: Workers
+) -> None:
+    Shared(store).set({"out_bytes_max": str(1024 * 1024)})
+    count, big = 30, "x" * 100_000
+    with connect(store.url) as session:
+        crawl_id = session.crawl(Pages, args={"count": count, "tag": big}, detach=True).id
+    view = Crawls(store).view
+    wait_until(lambda: view(crawl_id).why.startswith("items are not collected"), 30, "the bound")
+    outputs = Outputs(store, crawl_id)
+    with Spool(own_spool, crawl_id) as spool:  # of a sender that dies before it acknowledges
+        while found := outputs.read(spool.last):
+            spool.keep(found)
+    with connect(store.url) as session:
+        crawl = session.attach(crawl_id)
+        assert crawl.wait(30).state is CrawlState.FINISHED
+        assert sorted(item["n"] for item in crawl.items) == list(range(count))
 
 
 def test_a_crawl_whose_sender_is_alive_elsewhere_keeps_its_outputs(

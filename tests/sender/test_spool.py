@@ -177,6 +177,41 @@ def test_old_spools_go_and_those_in_use_stay(tmp_path: Path) -> None:
         assert used.folder.exists()
 
 
+def test_a_spool_holds_nothing_open_but_its_lock(tmp_path: Path) -> None:
+    before = set(Path("/dev/fd").iterdir())
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([output(1, ["a"])])
+        assert len(set(Path("/dev/fd").iterdir()) - before) == 1
+    assert set(Path("/dev/fd").iterdir()) == before
+    assert list(Items(spool)) == ["a"]
+
+
+def test_what_is_no_spool_of_ours_is_left_alone(tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    for folder in (root, other, root / "photos", root / "0a1b2c3d"):
+        folder.mkdir()
+        (folder / "kept").touch()
+    (root / "00000001").symlink_to(other)
+    (root / "00000002").touch()
+    (root / "00000003").mkdir()  # a sender that was killed at the beginning
+    prune(root, now=root.stat().st_mtime + spool_module.KEEP_S + 10)
+    assert {path.name for path in root.iterdir()} == {
+        *("kept", "photos", "0a1b2c3d", "00000001", "00000002")
+    }
+    assert (other / "kept").exists()
+
+
+def test_a_spool_that_vanishes_meanwhile_does_not_hinder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Spool(tmp_path, CRAWL, SPEC).close()
+    gone = tmp_path / "00000001"
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter([gone, tmp_path / CRAWL]))
+    monkeypatch.setattr(Path, "rglob", lambda folder, _: iter([folder / "crawl.new"]))
+    prune(tmp_path)
+    assert (tmp_path / CRAWL / "crawl").exists()
+
+
 def test_the_end_of_a_crawl_is_kept(tmp_path: Path) -> None:
     with Spool(tmp_path, CRAWL, SPEC) as spool:
         assert spool.end is None

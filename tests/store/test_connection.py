@@ -10,6 +10,7 @@ import pytest
 from vscrapy_magic.errors import (
     ConfigError,
     StoreAuthError,
+    StoreError,
     StoreReadOnlyError,
     StoreTooOldError,
     StoreUnreachableError,
@@ -108,3 +109,16 @@ def test_a_wake_up_ends_a_wait(store: Store) -> None:
     waiter.start()
     assert store.pop_wake("vscrapy:wake:w", 10) is True
     waiter.join()
+
+
+def test_a_wait_whose_socket_is_taken_away_before_it_reads_is_an_error_of_ours(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_socket(_: object, timeout: float = 0) -> bool:
+        if not timeout:  # the pool asks so before it gives a connection out
+            return False
+        raise TypeError("argument must be an int, or have a fileno() method.")
+
+    monkeypatch.setattr("redis.connection.AbstractConnection.can_read", without_socket)
+    with pytest.raises(StoreError, match="has been closed"):
+        store.pop_wake("vscrapy:wake:w", 1.0)

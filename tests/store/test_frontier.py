@@ -431,7 +431,7 @@ def test_more_than_one_level_of_seen_shards(crawl: Frontier, store: Store) -> No
     assert a.step(requests=again).dropped == tuple(range(20))
     Crawls(store).kill(crawl.crawl_id)
     left = {key.decode().rpartition(":")[2] for key in store.client.keys()}
-    assert left - {"stats"} == {"crawls", "meta"}
+    assert left - {"stats"} == {"crawls", "due", "meta", "log"}
     assert store.client.pttl(crawl_key(crawl.crawl_id, "meta")) > 0
 
 
@@ -453,3 +453,18 @@ def test_children_double_while_there_is_more_ready_work(crawl: Frontier, store: 
     assert not crawl.reserve(MemberToken("c"), worker)  # no more than twice as many
     Child(crawl, "b")
     assert crawl.reserve(MemberToken("c"), worker)
+
+
+def test_the_place_of_a_child_that_nobody_starts_any_more_goes_to_another(
+    crawl: Frontier, store: Store
+) -> None:
+    first, second, worker = MemberToken("a"), MemberToken("b"), WorkerName("w9")
+    key = crawl_key(crawl.crawl_id, "claims")
+    assert crawl.reserve(first, worker, ttl_ms=60_000)
+    store.client.zadd(key, {first: 1})
+    crawl.renew([first], claims=[first])  # its supervisor still looks after it
+    assert not crawl.reserve(second, worker)
+    crawl.renew([second], claims=[second])  # never reserved: nothing to keep
+    store.client.zadd(key, {first: 1})
+    crawl.renew([first])
+    assert crawl.reserve(second, worker)

@@ -2,13 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.servers import OwnServer, needs_redis
-from tests.worker.crew import short_folder
 from vscrapy_magic.errors import StateError, StoreReadOnlyError
 from vscrapy_magic.store.arrivals import Arrivals
 from vscrapy_magic.store.connection import Store
@@ -22,17 +19,6 @@ from vscrapy_magic.store.presence import Liveness, Presence
 from .driver import Child, order, requests
 
 SESSION = SessionRecord(session=SessionId("mine"), host="h", pid=1)
-
-
-@pytest.fixture(params=["valkey", pytest.param("redis", marks=needs_redis)])
-def on(request: pytest.FixtureRequest, store: Store) -> Iterator[Store]:
-    """A store on each kind of server."""
-    if request.param == "valkey":
-        yield store
-        return
-    folder: Path = short_folder()
-    with OwnServer(folder) as server, Store.connect(server.unix_url) as opened:
-        yield opened
 
 
 @contextmanager
@@ -122,7 +108,7 @@ def test_a_crawl_on_a_full_server_can_be_ended_and_gives_its_memory_back(
         else:
             crawls.cancel(crawl.crawl_id, Mover.SENDER, why="its sender is gone")
         left = {key.rpartition(b":")[2] for key in dump(on, crawl)}
-    assert left <= {b"meta", b"stats", b"out"}
+    assert left <= {b"meta", b"stats", b"out", b"log"}
     assert crawls.view(crawl.crawl_id).over
 
 

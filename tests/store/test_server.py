@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from vscrapy_magic.store.server import EmbeddedServer
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    path = Path(f"/tmp/vs-{os.getpid()}-{os.urandom(3).hex()}")
+    path = Path(tempfile.gettempdir()) / f"vs-{os.urandom(3).hex()}"
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

@@ -232,4 +232,4 @@ def workers(store: Store) -> dict[str, WorkerView]:
 
 
 def short_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp"))
+    return Path(tempfile.mkdtemp(prefix="vs-"))

@@ -97,7 +97,7 @@ def _crawl_row(view: CrawlView, sessions: Mapping[Any, SessionView], now_ms: int
         "id": view.crawl_id,
         "spider": view.spec.spider,
         "state": str(view.state),
-        "why": _why(view),
+        "why": _why(view, now_ms),
         "sender": _sender(view, sessions),
         "workers": len({member.worker for member in view.members}),
         "pages": totals.pages,
@@ -110,11 +110,11 @@ def _crawl_row(view: CrawlView, sessions: Mapping[Any, SessionView], now_ms: int
     }
 
 
-def _why(view: CrawlView) -> str:
+def _why(view: CrawlView, now_ms: int) -> str:
     if view.over:
         reason = view.why or view.close_reason
         return "" if reason == view.state else reason
-    return view.why or view.limited_by
+    return view.waits(now_ms) or view.limited_by
 
 
 def _sender(view: CrawlView, sessions: Mapping[Any, SessionView]) -> str:

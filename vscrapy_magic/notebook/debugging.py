@@ -11,6 +11,7 @@ import pdb
 import queue
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Final
@@ -139,8 +140,9 @@ class _AtOwnFrame:
 def _post_mortem(shell: InteractiveShell, error: BaseException) -> None:
     trace = error.__traceback__
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
-    if not can_ask(shell):
-        shell.showtraceback((type(error), error, trace))
+    if not can_ask(shell):  # an error as output would end a notebook that is run by a program
+        _say("".join(traceback.format_exception(error)).rstrip())
+        _say("nobody can type here; in a notebook with a keyboard the debugger opens now")
         return
     base: Any = shell.debugger_cls
     debugger = type("Debugger", (_AtOwnFrame, base), {})()

@@ -44,7 +44,10 @@ def elapsed_s(view: CrawlView, now_ms: int) -> float:
 
 
 def progress(view: CrawlView, rate_per_s: float, now_ms: int) -> str:
-    """One line: `running: 3 workers, 120 pages, 96 items, 2 errors, 40 queued, 8 s`."""
+    """One line: `running: 3 workers, 120 pages, 96 items, 2 errors, 40 queued, 8 s`.
+
+    Of a crawl that waits it also says since when: `waiting for 12 s: 0 workers, ...`.
+    """
     totals, parts = view.totals, []
     if not view.over:
         parts.append(count(len(view.members), "worker"))
@@ -58,7 +61,10 @@ def progress(view: CrawlView, rate_per_s: float, now_ms: int) -> str:
     if rate_per_s > 0 and not view.over:
         parts.append(f"{rate_per_s:,.1f} pages/s")
     parts.append(duration(elapsed_s(view, now_ms), exact=view.over))
-    return f"{ending(view)}: {', '.join(parts)}"
+    since = ""
+    if view.state is CrawlState.WAITING and view.since_ms:
+        since = f" for {duration(max(0, now_ms - view.since_ms) / 1000)}"
+    return f"{ending(view)}{since}: {', '.join(parts)}"
 
 
 def ending(view: CrawlView) -> str:

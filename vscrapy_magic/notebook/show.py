@@ -55,7 +55,7 @@ def crawls(views: Sequence[CrawlView], sessions: Sequence[SessionView]) -> Table
             "id": view.crawl_id,
             "spider": view.spec.spider,
             "state": view.state,
-            "why": _why(view),
+            "why": _why(view, int(time.time() * 1000)),
             "sender": _sender(view.spec.session, sessions),
             "workers": len(view.members),
             "pages": view.totals.pages,
@@ -69,8 +69,8 @@ def crawls(views: Sequence[CrawlView], sessions: Sequence[SessionView]) -> Table
     return Table(rows, nothing="no crawls on this Redis yet")
 
 
-def _why(view: CrawlView) -> str:
-    why = view.why or view.close_reason
+def _why(view: CrawlView, now_ms: int) -> str:
+    why = view.waits(now_ms) or view.close_reason
     return "" if why == view.state else why
 
 

@@ -45,6 +45,7 @@ from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
 from vscrapy_magic.store.messages import ChildOrder, Code, CrawlSpec, decode
 from vscrapy_magic.store.pipes import Command, ExitCode, FromChild, Phase, Report, ToChild
+from vscrapy_magic.store.scratch import hold
 from vscrapy_magic.store.shared import Defaults, Shared
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             os.chdir(self._order.folder)
+            hold(Path(self._order.folder).parent)  # nobody sweeps it while this process lives
             if self._order.mark_fd >= 0:
                 mark.share(self._order.mark_fd)
                 mark.follow_loop(lease_in)
@@ -113,7 +115,7 @@ class Child:
 
     def _take_part(self, store: Store) -> ExitCode:
         crawls = Crawls(store)
-        view = crawls.view(self._order.crawl_id)
+        view = crawls.view(self._order.crawl_id, named=False)
         if view.over:
             return ExitCode.DONE
         spec, version = view.spec, self._order.code_version or view.code_version

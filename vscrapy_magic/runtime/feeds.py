@@ -17,6 +17,7 @@ import io
 import logging
 import os
 import select
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -47,6 +48,7 @@ from vscrapy_magic.runtime.source import (
 from vscrapy_magic.store.feed_journal import At, Began, Ended, Journal, Note, Ordered
 from vscrapy_magic.store.frames import Frames
 from vscrapy_magic.store.inspection import END, FeedOrder, FeedStart
+from vscrapy_magic.store.scratch import hold
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ _LOCK_LOOK_S: Final = 0.05
 _PARENT_LOOK_S: Final = 0.5  # a process that the user's code forked may hold our input open
 _INPUT_BYTES: Final = 64 * 1024
 _NOTE_S: Final = 1.0  # between two notes of how far it is
+_TEMPORARY: Final = "FEED_TEMPDIR"  # where storages keep a file until it is uploaded
 _PREFIXES: Final = ("FEED", "AWS_", "GCS_", "FTP_")  # settings that exporters and storages read
 _SETTINGS: Final[dict[str, Any]] = {
     "TELNETCONSOLE_ENABLED": False,
@@ -181,7 +184,7 @@ class Told(logging.Handler):
             self._journal.note(Note(f"... {self._more} more lines like these"))
 
 
-def feed_settings(wished: Settings, files: FeedFiles) -> Settings:
+def feed_settings(wished: Settings, files: FeedFiles, temporary: Path) -> Settings:
     """What exporters and storages may read of the spider's settings, and nothing that runs."""
     settings, scrapys = Settings(), set(Settings().keys())
     for name, value in wished.items():
@@ -197,6 +200,8 @@ def feed_settings(wished: Settings, files: FeedFiles) -> Settings:
     settings.set("FEED_URI", None, priority=CMDLINE)
     settings.set("FEED_STORAGES", files.storages(wished), priority=CMDLINE)
     settings.setdict(_SETTINGS, priority=CMDLINE)
+    if not settings.get(_TEMPORARY):
+        settings.set(_TEMPORARY, str(temporary), priority=CMDLINE)
     return settings
 
 
@@ -231,7 +236,7 @@ def write(start: FeedStart, journal: Journal) -> bool:
     try:
         loaded = _loaded(start.order)
         facts = spider_facts(loaded, start.order.source.args)
-        settings = feed_settings(loaded.settings, files)
+        settings = feed_settings(loaded.settings, files, _temporary(start))
     except SourceError as exc:
         files.fail(f"no feed is written: {exc}")
         return False
@@ -257,6 +262,11 @@ def write(start: FeedStart, journal: Journal) -> bool:
     return not (process.bootstrap_failed or told.errors or files.has_failed)
 
 
+def _temporary(start: FeedStart) -> Path:
+    """The folder for files on their way; beside the journal, so that it goes with the spool."""
+    return Path(start.journal).with_name("temporary")
+
+
 def main() -> int:
     """Write the feeds of one crawl; the exit code."""
     with io.FileIO(sys.stdin.fileno(), closefd=False) as told:  # unbuffered: the rest is awaited
@@ -264,9 +274,14 @@ def main() -> int:
     held = lock(start.lock)
     if held is None:
         return EXIT_LOCKED
+    hold(Path(start.journal).parent)  # the sender may end before us
+    temporary = _temporary(start)
+    shutil.rmtree(temporary, ignore_errors=True)  # what a writer that was killed has left
+    temporary.mkdir(mode=0o700)
     journal = Journal(Path(start.journal))
     is_good = write(start, journal)
     journal.note(Ended(is_good))
+    shutil.rmtree(temporary, ignore_errors=True)
     return 0 if is_good else EXIT_FAILED
 
 

@@ -29,7 +29,7 @@ WORKERS_MIN: Final = 2  # one shows nothing of what several do
 WORKERS_MAX: Final = 4  # more are asked for by number
 ANSWER_WITHIN_S: Final = 30.0  # a server that reads a large file takes a while
 _LOCK_NAME: Final = "cluster.lock"
-_ATTEMPTS: Final = 3  # a keeper may end just when it is asked
+_ATTEMPTS: Final = 5  # a keeper may end just when it is asked, or be killed while it starts
 # -P: the folder of whoever asks must not hide modules of this package.
 _KEEPER: Final = (sys.executable, "-P", "-m", "vscrapy_magic.store.keeper")
 _WORKERS: Final = (
@@ -128,7 +128,7 @@ def _starting() -> Iterator[None]:
 
 
 def _start_keeper() -> None:
-    """See that a keeper answers calls.
+    """See that a keeper answers calls; one that was killed meanwhile is found by the next call.
 
     Raises:
         ServerStartError: it cannot be started.
@@ -149,7 +149,6 @@ def _start_keeper() -> None:
             )
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise ServerStartError(f"the local cluster cannot be started: {exc}") from exc
-    if READY not in started.stdout:
-        said = (started.stdout or started.stderr).decode(errors="replace").strip().splitlines()
-        words = said[-1] if said else "it said nothing"
-        raise ServerStartError(f"the local cluster cannot be started: {words}")
+    said = (started.stdout or started.stderr).decode(errors="replace").strip().splitlines()
+    if said and READY not in started.stdout:
+        raise ServerStartError(f"the local cluster cannot be started: {said[-1]}")

@@ -15,7 +15,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from vscrapy_magic.store.feed_journal import FeedState, Note, read_journal
 from vscrapy_magic.store.inspection import END, GROWN, FeedOrder, FeedStart, Source
 from vscrapy_magic.store.messages import Bundle
 from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.scratch import Scratch, sweep
 
 # -P: the user's folder is the working folder, and must not hide modules of this package.
 COMMAND: Final = (sys.executable, "-P", "-m", "vscrapy_magic.runtime.feeds")
@@ -292,8 +292,9 @@ def export(spool: Spool, spider: str, files: Sequence[str], *, overwrite: bool) 
     order = kept.order if kept is not None else FeedOrder(source=Source(spider=spider), plain=True)
     source = msgspec.structs.replace(order.source, **given)
     order = msgspec.structs.replace(order, source=source, cwd=os.getcwd())  # noqa: PTH109
-    with tempfile.TemporaryDirectory(prefix="vscrapy-feeds-") as folder:
-        feeds = Feeds(order, spool.folder, journal=Path(folder))
+    sweep()  # what a killed process left
+    with Scratch("feeds") as scratch:
+        feeds = Feeds(order, spool.folder, journal=scratch.path)
         feeds.finish(len(spool))
         bad = [note.text for note in feeds.notes if note.bad]
         if bad:

@@ -28,6 +28,7 @@ from vscrapy_magic.store.arrivals import Arrivals, Arrived
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls, Mover
 from vscrapy_magic.store.files import Files
+from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import WorkerName
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState
@@ -49,6 +50,9 @@ ALONE_S: Final = 1.5  # without a worker: then it is said that there is none
 STARTING_S: Final = 10.0  # those of a local cluster are not known before they have imported Scrapy
 FILES_WITHIN_S: Final = 10.0  # of the end: a worker that died with its files sends none any more
 QUIET_S: Final = 0.5  # without a line after the end: then the last line has come
+JUDGE_AFTER_S: Final = (
+    1.5  # since a supervisor judged the children: then no worker is left to do it
+)
 _ALONE_AGAIN_S: Final = 60.0
 _REFUSAL_AFTER_S: Final = 2.0  # without a change: then it is seen whether the server takes writes
 _WAITING_FOR_WORKERS: Final = frozenset({CrawlState.QUEUED, CrawlState.WAITING})
@@ -74,7 +78,7 @@ class Follower:
     Args:
         collecting: whether, and from where on, this process takes the outputs.
         deliver: gets the outputs that were new, before they are acknowledged.
-        pulse: called a few times a second.
+        pulse: called a few times a second, also while the server is away; raises nothing.
     """
 
     def __init__(
@@ -100,11 +104,15 @@ class Follower:
         self._unacked: Output | None = None
         self._log_after = "0-0"
         self._presence = Presence(store)
+        self._frontier = Frontier(store, view.crawl_id)
         self._came = False
         self._looked = 0.0
         self._changed = time.monotonic()
         self._gather_s = GATHER_MIN_S
         self._alone_since = 0.0
+        self._alone_said = 0.0  # when it was last said that nobody is there; 0 for not yet
+        self._judged_ms = 0
+        self._judged = time.monotonic()  # when that was seen to move
         self._quiet_since = 0.0
         self._over_since = 0.0
         self._refusal: StoreError | None = None
@@ -198,6 +206,7 @@ class Follower:
     def _be_patient(self, exc: VscrapyError) -> None:
         if not self._stop.is_set():
             self._tell_problem(exc)
+            self._pulse()  # a heartbeat that was killed as well is what brings a local cluster back
             self._stop.wait(RETRY_S)
 
     @property
@@ -273,6 +282,7 @@ class Follower:
             self._looked = now
             self._pulse()
             self._look(arrived.view)
+            self._judge(arrived.judged_ms)
         self._came = bool(arrived.outputs or arrived.lines)
         return self._came
 
@@ -317,30 +327,49 @@ class Follower:
             self._listener.view(self._view)
         self._see_workers()
 
+    def _judge(self, judged_ms: int) -> None:
+        """See which children are gone, when no worker is left to see it.
+
+        Otherwise a crawl whose workers all died at once would be said to run, and not end when it
+        is told to stop.
+        """
+        now = time.monotonic()
+        if judged_ms != self._judged_ms:
+            self._judged_ms, self._judged = judged_ms, now
+        elif self._view.members and not self._view.over and now - self._judged > JUDGE_AFTER_S:
+            self._frontier.renew()
+
     def _see_workers(self) -> None:
-        """Say it when a crawl waits because nobody is there to work on it."""
+        """Say it when a crawl waits because nobody is there to work on it, and when somebody is."""
         now = time.monotonic()
         if self._view.members or self._view.state not in _WAITING_FOR_WORKERS:
-            self._alone_since = 0.0
+            if self._alone_said and self._view.members:
+                alone_s = now - self._alone_since
+                self._say(logging.INFO, f"a worker takes part, after {alone_s:.0f} s without any")
+            self._alone_since = self._alone_said = 0.0
             return
         self._alone_since = self._alone_since or now
+        is_soon = self._alone_said and now - self._alone_said < _ALONE_AGAIN_S
         env = self._view.spec.env
-        if now - self._alone_since < (STARTING_S if env else ALONE_S):
+        if is_soon or now - self._alone_since < (STARTING_S if env else ALONE_S):
             return
         self._store.check_writes()  # a full server is why workers can do nothing
-        self._alone_since = now + _ALONE_AGAIN_S  # not again for a while
+        verb = "begins" if self._view.state is CrawlState.QUEUED else "goes on"
+        since = f" (for {now - self._alone_since:.0f} s now)" if self._alone_said else ""
         live = [w for w in self._presence.workers() if w.liveness is not Liveness.GONE]
         if not live:
+            self._alone_said = now
             self._say(
                 logging.WARNING,
-                f"no worker serves {self._store.address}: start one with `vscrapy worker URL`; "
-                "the crawl begins when one comes",
+                f"no worker serves {self._store.address}{since}: start one with "
+                f"`vscrapy worker URL`; the crawl {verb} when one comes",
             )
         elif env and not any(worker.record.env == env for worker in live):
+            self._alone_said = now
             self._say(
                 logging.WARNING,
-                f"none of the {len(live)} workers has the packages of this environment: "
-                "the crawl begins when one comes",
+                f"none of the {len(live)} workers has the packages of this environment{since}: "
+                f"the crawl {verb} when one comes",
             )
 
     def _lose(self, why: str) -> None:

@@ -5,6 +5,7 @@ however it ends, its crawls are cancelled, and no others. The heartbeat is a pro
 (`beacon.py`), because a thread would be late whenever user code holds the interpreter.
 """
 
+import contextlib
 import logging
 import os
 import secrets
@@ -17,7 +18,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from vscrapy_magic import config
-from vscrapy_magic.errors import ConfigError, StateError, StoreUnreachableError
+from vscrapy_magic.errors import ConfigError, StateError, StoreError, StoreUnreachableError
 from vscrapy_magic.sender.beacon import Beacon
 from vscrapy_magic.sender.classes import class_order, class_source
 from vscrapy_magic.sender.cluster import LocalCluster
@@ -327,7 +328,8 @@ class Session:
                 return
             logger.info("The heartbeat of this session is started anew")
             self._beacon.abandon()  # its pipes
-            self._presence.beat_session(self.record, ttl_ms=self._ttl_ms)
+            with contextlib.suppress(StoreError):  # away: the new one tries on, and heals it
+                self._presence.beat_session(self.record, ttl_ms=self._ttl_ms)
             self._beacon = Beacon(self.store.url, self.record, ttl_ms=self._ttl_ms)
 
     def close(self) -> None:

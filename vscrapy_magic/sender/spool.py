@@ -14,8 +14,10 @@ source that is kept here was shipped by this user.
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
+import stat
 import threading
 import time
 from array import array
@@ -44,6 +46,7 @@ KEEP_S: Final = 3 * 24 * 3600.0  # spools of crawls that are over; Redis keeps o
 ROOT_BYTES_MAX: Final = 4 * 1024**3  # of all spools together; the oldest that are over go first
 FREE_BYTES_MIN: Final = 500 * 1024**2  # on the disk; with less, nothing more is collected
 _PLACE_BYTES: Final = 8  # random: unlike those of all other machines and users
+_CRAWL_ID: Final = re.compile(r"[0-9a-f]{8}")
 GROUPS_MAX: Final = 1000  # kinds of failures told apart; more are one kind
 
 
@@ -71,25 +74,46 @@ def spool_root() -> Path:
 
 
 def prune(root: Path, *, now: float | None = None) -> None:
-    """Remove spools that are past their time, and the oldest while all together are too large."""
+    """Remove spools that are past their time, and the oldest while all together are too large.
+
+    What is no spool of this user is left alone: the folder may be one that its user has chosen.
+    """
     now = time.time() if now is None else now
-    folders = sorted(
-        (path for path in root.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
-    )
-    sizes = {path: sum(f.lstat().st_size for f in path.rglob("*")) for path in folders}
+    found = {path: facts.st_mtime for path in root.iterdir() if (facts := _spool_facts(path))}
+    sizes = {path: _bytes_in(path) for path in found}
     total = sum(sizes.values())
-    for path in folders:
-        is_old = now - path.stat().st_mtime > KEEP_S
-        if (is_old or total > ROOT_BYTES_MAX) and _is_free(path):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in sorted(found, key=found.__getitem__):
+        is_old = now - found[path] > KEEP_S
+        if (is_old or total > ROOT_BYTES_MAX) and _remove(path):
             total -= sizes[path]
 
 
-def _is_free(folder: Path) -> bool:
-    """Whether no process collects into this folder."""
+def _spool_facts(path: Path) -> os.stat_result | None:
+    """What the system says of a spool; None for whatever else, links too."""
+    if _CRAWL_ID.fullmatch(path.name):
+        with contextlib.suppress(OSError):  # another process has removed it
+            facts = path.lstat()
+            if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid():
+                names = set(os.listdir(path))  # noqa: PTH208 - names are all that is needed
+                # A process that was killed at the beginning has left next to nothing.
+                return facts if "crawl" in names or names <= {"crawl.new"} else None
+    return None
+
+
+def _bytes_in(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # replaced meanwhile
+            size += path.lstat().st_size
+    return size
+
+
+def _remove(folder: Path) -> bool:
+    """Remove a spool unless a process collects into it; whether it was removed."""
     try:
         with (folder / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
             return True
     except OSError:
         return False
@@ -315,7 +339,6 @@ class Spool:
     def close(self) -> None:
         """Let go of everything. Idempotent."""
         self.release()
-        self._frames.close()
 
     def __enter__(self) -> Self:
         return self

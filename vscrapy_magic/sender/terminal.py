@@ -8,6 +8,7 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pprint import pformat
@@ -84,6 +85,7 @@ class Terminal:
         self._quiet = quiet
         self._lock = threading.Lock()
         self._waits = ""
+        self._waits_since = 0.0
 
     def lines(self, lines: Sequence[LogLine]) -> None:
         if self._log is not sys.stderr:
@@ -103,8 +105,13 @@ class Terminal:
 
     def view(self, view: CrawlView) -> None:
         waits = view.why if view.state in {CrawlState.WAITING, CrawlState.QUEUED} else ""
+        now = time.monotonic()
         if waits and waits != self._waits:
             self.note(f"crawl {view.crawl_id} waits: {waits}")
+            self._waits_since = now
+        elif self._waits and not waits and not view.over:
+            waited_s = now - self._waits_since
+            self.note(f"crawl {view.crawl_id} goes on, after {waited_s:.0f} s")
         self._waits = waits
 
     def ended(self, view: CrawlView) -> None:

@@ -28,6 +28,7 @@ class Arrived(msgspec.Struct, frozen=True):
         lines: after the entry that was given.
         log_after: to go on from.
         view: the crawl as it is now; None when it was not asked for.
+        judged_ms: when somebody last looked for children that are gone; 0 without a view.
         refusal: why the server takes no writes; None when it does, or was not asked.
     """
 
@@ -35,6 +36,7 @@ class Arrived(msgspec.Struct, frozen=True):
     lines: list[LogLine]
     log_after: str
     view: CrawlView | None
+    judged_ms: int = 0
     refusal: StoreError | None = None
 
 
@@ -94,12 +96,13 @@ class Arrivals:
             check_collector(self._sound(next(replies)), self._crawl_id, claim)
             outputs = self._outputs.found(self._sound(next(replies)), after)
         lines, log_after = self._logs.found(self._sound(next(replies)), log_after)
-        view = None
+        view, judged_ms = None, 0
         if with_view:
             row, members = self._sound(next(replies)), self._sound(next(replies))
             view = self._views.found(self._crawl_id, row, members)
+            judged_ms = self._views.judged_ms(row)
         refusal = self._refusal(next(replies)) if with_refusal else None
-        return Arrived(outputs, lines, log_after, view, refusal)
+        return Arrived(outputs, lines, log_after, view, judged_ms, refusal)
 
     def ack(self, output: Output, claim: Claim, items: int) -> None:
         """Everything up to this output is kept by the caller; raises as `Outputs.ack`."""

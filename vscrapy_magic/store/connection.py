@@ -184,9 +184,11 @@ class Store:
                 if not connection.can_read(timeout_s + self._timeout_s):
                     raise redis.TimeoutError("no answer to a blocking read")
                 return connection.read_response() is not None
-            except BaseException:
+            except BaseException as exc:
                 # An answer that is still to come must not be taken for that of the next wait.
                 connection.disconnect()  # type: ignore[no-untyped-call]
+                if isinstance(exc, TypeError):  # the driver's, when `close` took its socket away
+                    raise StoreError(f"the connection to {self.address} has been closed") from exc
                 raise
             finally:
                 self._waiting.release(connection)

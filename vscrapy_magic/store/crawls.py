@@ -13,7 +13,7 @@ from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreReadOnlyEr
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId, crawl_key, crawl_prefix, global_key
-from vscrapy_magic.store.messages import Bundle, CookieChange, CrawlState, decode
+from vscrapy_magic.store.messages import Bundle, CookieChange, CrawlSpec, CrawlState, decode
 from vscrapy_magic.store.placement import ask_wakes, ask_workers, bundle_key, found_workers
 from vscrapy_magic.store.pushed import pushed
 from vscrapy_magic.store.scripts import load_script
@@ -71,13 +71,16 @@ class Crawls:
         self._store = store
         self._views = Views(store)
 
-    def view(self, crawl_id: CrawlId) -> CrawlView:
+    def view(self, crawl_id: CrawlId, *, named: bool = True) -> CrawlView:
         """One crawl.
+
+        Args:
+            named: whether the workers of its members are asked for; see `Views.all`.
 
         Raises:
             CrawlNotFoundError: never there, or past its retention.
         """
-        found = self._views.all([crawl_id])
+        found = self._views.all([crawl_id], named=named)
         if not found:
             raise self._views.unknown(crawl_id)
         return found[0]
@@ -91,7 +94,10 @@ class Crawls:
         forgotten = set(ids) - {view.crawl_id for view in views}
         if forgotten:
             with self._store.errors_wrapped():
-                self._store.client.zrem(key, *forgotten)
+                pipe = self._store.client.pipeline(transaction=False)
+                for name in ("crawls", "crawls:due"):
+                    pipe.zrem(global_key(name), *forgotten)
+                pipe.execute()
         return views
 
     def wanted(self) -> list[CrawlView]:
@@ -100,6 +106,16 @@ class Crawls:
             ids = self._store.client.zrange(global_key("crawls:live"), 0, -1)
         views = self._views.all([raw.decode() for raw in ids], named=False)
         return [view for view in views if not view.over]
+
+    def specs(self, ids: Sequence[CrawlId]) -> dict[CrawlId, CrawlSpec]:
+        """How crawls were ordered, of those that are there; in one round trip."""
+        with self._store.errors_wrapped():
+            pipe = self._store.client.pipeline(transaction=False)
+            for crawl_id in ids:
+                pipe.hget(crawl_key(crawl_id, "meta"), "spec")
+            found = pipe.execute()
+        pairs = zip(ids, found, strict=True)
+        return {crawl_id: decode(raw, CrawlSpec) for crawl_id, raw in pairs if raw is not None}
 
     def stop(self, crawl_id: CrawlId, *, reason: str = STOPPED_BY_USER) -> CrawlState:
         """Send no further request, finish what is in flight, then end as `stopped`."""
@@ -158,8 +174,6 @@ class Crawls:
             raise self._views.unknown(crawl_id)
         if reply[0] == b"refused":
             return CrawlState(reply[1].decode())
-        if reply[1] != reply[2]:
-            self.wake_workers()
         state = CrawlState(reply[2].decode())
         if state in FINAL_STATES:
             self.sweep(crawl_id)
@@ -196,7 +210,7 @@ class Crawls:
         """
         if retention_ms is None:
             retention_ms = Shared(self._store).read().retention_ms
-        keys = (crawl_prefix(crawl_id), global_key("crawls:live"))
+        keys = (crawl_prefix(crawl_id), global_key("crawls:live"), global_key("crawls:due"))
         done = 0
         while done == 0:
             done = self._store.call(load_script("sweep"), keys, [crawl_id, retention_ms])

@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from vscrapy_magic.config import URL_VARIABLE
-from vscrapy_magic.failpoints import FAIL_VARIABLE
 from vscrapy_magic.version import __version__
 
 # Set by who starts a worker, so that worker and crawl agree whatever was installed in between.
 ENVIRONMENT_VARIABLE: Final = "VSCRAPY_ENVIRONMENT"
 _ID_CHARS: Final = 12
 _PATH_VARIABLE: Final = "PYTHONPATH"
-_PRIVATE_VARIABLES: Final = frozenset({URL_VARIABLE, FAIL_VARIABLE})
 
 
 @functools.cache
@@ -49,7 +47,7 @@ def helper_variables() -> dict[str, str]:
 
     All of ours, because spiders read them, but no address of a Redis: it may hold a password.
     """
-    kept = {name: text for name, text in os.environ.items() if name not in _PRIVATE_VARIABLES}
+    kept = {name: text for name, text in os.environ.items() if name != URL_VARIABLE}
     if path := _python_path():
         kept[_PATH_VARIABLE] = path
     return kept

@@ -9,7 +9,8 @@ import os
 import threading
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -20,11 +21,14 @@ HEAD: Final = Struct(">II")  # length and CRC-32 of the body
 
 
 class Frames:
-    """A file of frames: appended to by one thread of one process, read by any."""
+    """A file of frames: appended to by one thread of one process, read by any.
+
+    The file is open only while it is written or read (10 us each time): a notebook keeps all of its
+    crawls, for as long as it runs, and each would keep a descriptor.
+    """
 
     def __init__(self, path: Path, *, writable: bool) -> None:
-        self._folder = path.parent
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
         self._starts = array("Q")
         self._end = 0
         self._lock = threading.Lock()
@@ -32,28 +36,27 @@ class Frames:
         if writable:
             self.take_over()
 
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def take_over(self) -> None:
         """Append from now on: cut off what a killed process left unfinished."""
         self.scan()
-        os.truncate(self._fd, self._end)
+        os.truncate(self._path, self._end)
 
     def scan(self) -> None:
         """Find the frames that were added since; one that is not whole yet is left for later."""
-        with self._lock:
-            if os.fstat(self._fd).st_size < self._end:  # cut by the process that appends
+        with self._lock, self._opened() as fd:
+            if os.fstat(fd).st_size < self._end:  # cut by the process that appends
                 self._starts, self._end = array("Q"), 0
-            while (body := self._read(self._end)) is not None:
+            while (body := _read(fd, self._end)) is not None:
                 self._starts.append(self._end)
                 self._end += HEAD.size + len(body)
-
-    def _read(self, start: int) -> bytes | None:
-        """The frame's body; None when it is not whole."""
-        head = os.pread(self._fd, HEAD.size, start)
-        if len(head) < HEAD.size:
-            return None
-        size, check = HEAD.unpack(head)
-        body = os.pread(self._fd, size, start + HEAD.size)
-        return body if len(body) == size and zlib.crc32(body) == check else None
 
     def append(self, bodies: Iterable[bytes]) -> None:
         """Add frames; they are on disk when this returns."""
@@ -64,10 +67,11 @@ class Frames:
         if not data:
             return
         half = len(data) // 2
-        self._write(data[:half], self._end)
-        fail_point("spool_mid_write")
-        self._write(data[half:], self._end + half)
-        os.fsync(self._fd)
+        with self._opened() as fd:
+            _write(fd, data[:half], self._end)
+            fail_point("spool_mid_write")
+            _write(fd, data[half:], self._end + half)
+            os.fsync(fd)
         if self._end == 0:
             self._sync_folder()
         with self._lock:
@@ -76,21 +80,15 @@ class Frames:
 
     def cut(self, count: int) -> None:
         """Keep so many frames, and no more: what came after them was never part of this log."""
-        with self._lock:
+        with self._lock, self._opened() as fd:
             self._end = self._starts[count] if count < len(self._starts) else self._end
             del self._starts[count:]
-            os.truncate(self._fd, self._end)
-            os.fsync(self._fd)
-
-    def _write(self, data: bytearray, at: int) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._fd, view, at)
-            view, at = view[written:], at + written
+            os.truncate(fd, self._end)
+            os.fsync(fd)
 
     def _sync_folder(self) -> None:
         """Let the file itself survive a machine that goes down."""
-        folder = os.open(self._folder, os.O_RDONLY)
+        folder = os.open(self._path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
@@ -100,16 +98,28 @@ class Frames:
         return len(self._starts)
 
     def __getitem__(self, number: int) -> bytes:
-        body = self._read(self._starts[number])
+        with self._opened() as fd:
+            body = _read(fd, self._starts[number])
         if body is None:
             raise OSError(f"entry {number} of the spool cannot be read: its disk lost it")
         return body
 
-    def close(self) -> None:
-        """Let go of the file. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+
+def _read(fd: int, start: int) -> bytes | None:
+    """The frame's body; None when it is not whole."""
+    head = os.pread(fd, HEAD.size, start)
+    if len(head) < HEAD.size:
+        return None
+    size, check = HEAD.unpack(head)
+    body = os.pread(fd, size, start + HEAD.size)
+    return body if len(body) == size and zlib.crc32(body) == check else None
+
+
+def _write(fd: int, data: bytearray, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written
 
 
 def frame(body: bytes) -> bytes:

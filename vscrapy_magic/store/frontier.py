@@ -47,12 +47,13 @@ from vscrapy_magic.store.scripts import load_script
 
 REQUESTS_PER_STEP: Final = 1000  # more in one script would hold up everybody else
 BEAT_MS: Final = 1000  # how often supervisors renew their children
-CLAIM_TTL_MS: Final = 10_000  # a child that was not up by then leaves its place to another
+CLAIM_MAX_MS: Final = 10_000  # a child that was not up by then leaves its place to another
 READY_PER_CHILD: Final = 4  # queued requests that make one more child worth its start
 # Why a member is to leave, as `lua/control.lua` and `lua/code.lua` write it.
 _TOO_MANY: Final = 1
 _OLD_CODE: Final = 2
 MEMBER_TTL_MS: Final = 4000  # not renewed for so long: the child's leases go to others
+CLAIM_TTL_MS: Final = MEMBER_TTL_MS  # the same for the place of a child that is being started
 
 
 class Renewal(msgspec.Struct, frozen=True):
@@ -174,11 +175,18 @@ class Frontier:
         self,
         tokens: Sequence[MemberToken] = (),
         *,
+        claims: Sequence[MemberToken] = (),
         ttl_ms: int = MEMBER_TTL_MS,
         beat_ms: int = BEAT_MS,
     ) -> Renewal:
-        """Keep children of one supervisor alive, and take the leases of dead ones back."""
-        _, state, reason, control, session, gone = self._call("renew", ttl_ms, beat_ms, *tokens)
+        """Keep children of one supervisor alive, and take the leases of dead ones back.
+
+        Args:
+            claims: children that are being started, whose places are kept for them.
+        """
+        tail = (*claims, *tokens)
+        reply = self._call("renew", ttl_ms, beat_ms, len(claims), *tail)
+        _, state, reason, control, session, gone = reply
         return Renewal(
             state=CrawlState(state.decode()),
             close_reason=reason.decode(),
@@ -186,6 +194,12 @@ class Frontier:
             session=SessionId(session.decode()) if session else None,
             gone=tuple(MemberToken(token.decode()) for token in gone),
         )
+
+    def members(self) -> list[MemberToken]:
+        """The children that take part."""
+        with self.store.errors_wrapped():
+            found = self.store.client.zrange(crawl_key(self.crawl_id, "members"), 0, -1)
+        return [MemberToken(raw.decode()) for raw in found]
 
     def leave(self, token: MemberToken) -> CrawlState:
         """End a membership after the spider is closed; the last one ends the crawl. Idempotent."""

@@ -8,6 +8,7 @@ inquiry; what comes back is one line with the inspection, and one with the exit 
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ BYTES_MAX: Final = 16 * 1024 * 1024  # environment variables and arguments are s
 DECLINED: Final = b"-"  # instead of an inspection: a fresh process would find something else
 END: Final = b"\n"
 _GREETING: Final = b"?"
+_ADDRESS: Final = re.compile(r"[^.]+\.[0-9]+")
 # What an interpreter reads only when it starts; the path is part of the environment's name.
 _AT_START: Final = frozenset({"LANG", "LC_ALL", "LC_CTYPE"})
 _PYTHON: Final = "PYTHON"
@@ -61,6 +63,13 @@ def address(folder: Path, environment: str) -> Path:
 def addresses(folder: Path, environment: str) -> Iterator[Path]:
     """Where zygotes of an environment may listen; some may be gone."""
     yield from folder.glob(f"{environment}.*")
+
+
+def forget_all(folder: Path) -> None:
+    """Remove what zygotes have left; for who is certain that none of them lives."""
+    for path in folder.glob("*.*"):
+        if _ADDRESS.fullmatch(path.name) and path.is_socket():
+            path.unlink(missing_ok=True)
 
 
 def greet(connection: socket.socket, inquiry: Inquiry, printing_fd: int) -> None:

@@ -29,6 +29,7 @@ from vscrapy_magic.config import private_dir, setting_ms
 from vscrapy_magic.errors import ServerStartError, StoreError, VscrapyError
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.crews import Answer, Call, Crew, Workers
+from vscrapy_magic.store.inquiry import forget_all
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Keeper:
     def _listen(self) -> socket.socket:
         path = self._folder / SOCKET_NAME
         path.unlink(missing_ok=True)  # of a keeper that was killed
+        forget_all(self._folder)  # of its workers, who ended with it
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(str(path))
         path.chmod(0o600)
@@ -228,6 +230,7 @@ class Keeper:
         self._socket.close()  # whoever calls from now on starts another keeper, which waits for us
         for crew in self._crews.values():
             crew.end()
+        forget_all(self._folder)  # of zygotes that were killed
         self._server.stop()
         signal.set_wakeup_fd(-1)
         self._selector.close()

@@ -35,7 +35,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow(
         "members", "zset", "join, renew, leave", "judge", "end of crawl", "children of the crawl"
     ),
-    KeyRow("claims", "zset", "reserve", "reserve", "end of crawl", "children being started"),
+    KeyRow("claims", "zset", "reserve, renew, step", "reserve, step", "end of crawl", "workers"),
     KeyRow("standby", "list", "reserve", "step", "end of crawl", "workers"),
     KeyRow("m:<token>", "hash", "step", "step", "member leaves", "fixed fields"),
     KeyRow("l:<token>", "hash", "step", "step, judge", "member leaves", "leases of one child"),
@@ -62,14 +62,18 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("codes", "hash", "offer", "child, sender", "retention", "150 bytes a patch"),
     KeyRow("offer", "hash", "offer, answer", "answer, renew", "end of crawl", "members, and 20 kB"),
     KeyRow("spare", "zset", "step", "step", "end of crawl", "members with unstarted leases"),
-    KeyRow("log", "stream", "supervisor", "sender", "retention", "8 MB and 100,000 entries"),
+    KeyRow(
+        "log", "stream", "create, supervisor", "sender", "retention", "8 MB and 100,000 entries"
+    ),
     KeyRow("files", "hash", "child, supervisor", "sender", "retention", "50 MB and 200 files"),
     KeyRow("parked", "list", "step", "step", "end of crawl", "members"),
+    KeyRow("holding", "list", "step", "step", "end of crawl", "members"),
     KeyRow("wake:<token>", "list", "step", "child", "member leaves", "1 entry"),
 )
 
 GLOBAL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("crawls", "zset", "create", "all", "never; members by retention", "crawls kept"),
+    KeyRow("crawls:due", "zset", "sweep", "beat", "never; members by retention", "crawls kept"),
     KeyRow(
         "crawls:live", "zset", "create", "workers", "never; members by sweep", "crawls not swept"
     ),

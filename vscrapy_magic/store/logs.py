@@ -45,7 +45,11 @@ class Logs:
         self._store = store
 
     def append(self, crawl_id: CrawlId, lines: Sequence[LogLine]) -> None:
-        """Append lines, in as few entries as the bounds allow, in one round trip."""
+        """Append lines, in as few entries as the bounds allow, in one round trip.
+
+        Those of a crawl that is not kept any more go nowhere: nobody could find them, and what
+        they are appended to would have no end.
+        """
         key = crawl_key(crawl_id, "log")
         with self._store.errors_wrapped():
             pipe = self._store.client.pipeline(transaction=False)
@@ -57,13 +61,9 @@ class Logs:
                     {"lines": data, "count": len(batch)},
                     maxlen=_BATCHES_KEPT,
                     approximate=True,
+                    nomkstream=True,
                 )
             pipe.execute()
-
-    def forget(self, crawl_id: CrawlId) -> None:
-        """Remove lines of a crawl that is not kept: nobody could find them, and they had no end."""
-        with self._store.errors_wrapped():
-            self._store.client.delete(crawl_key(crawl_id, "log"))
 
     def read(
         self, crawl_id: CrawlId, after: str = "0-0", *, entries: int = ENTRIES_AT_ONCE

@@ -5,6 +5,7 @@ for source that is new: one asks for all that must be known before; the last cre
 wakes the workers and brings the first view.
 """
 
+import random
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -23,6 +24,7 @@ from vscrapy_magic.store.views import CrawlView, Views
 BUNDLE_TTL_MS: Final = 2 * 24 * 3600 * 1000  # of source after its last use; twice the retention
 CREATE_WITHIN_S: Final = 15.0  # tries of an order whose answer did not come
 _RETRY_S: Final = 0.5  # between two of them
+SHOWN_TO: Final = 16  # workers are woken for a new crawl; it calls others when it wants more
 _WAKE_TTL_MS: Final = 60_000  # a worker that was not there has nothing to wake up for
 
 
@@ -30,7 +32,7 @@ class Ground(msgspec.Struct, frozen=True):
     """What is known before a crawl is placed.
 
     Attributes:
-        workers: to be woken; one that comes later looks by itself.
+        workers: to be woken, some of those that were heard of last; others look by themselves.
         has_bundle: whether the source is there, and kept for long enough.
     """
 
@@ -55,7 +57,10 @@ class Placement:
             self._shared.ask(pipe)
             ask_workers(pipe)
             has_bundle, values, names = pipe.execute()
-        return Ground(self._shared.found(values), found_workers(names), bool(has_bundle))
+        workers = found_workers(names)
+        if len(workers) > SHOWN_TO:  # by deadline: those that are gone come first
+            workers = tuple(random.sample(workers[-max(SHOWN_TO, len(workers) // 2) :], SHOWN_TO))
+        return Ground(self._shared.found(values), workers, bool(has_bundle))
 
     def create(
         self,

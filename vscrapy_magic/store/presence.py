@@ -6,15 +6,16 @@ the server's clock (`lua/beat.lua`); whoever beats also judges, so no process ha
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from vscrapy_magic import config
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
+from vscrapy_magic.store.frontier import CLAIM_TTL_MS, MEMBER_TTL_MS, READY_PER_CHILD
 from vscrapy_magic.store.keys import CrawlId, SessionId, WorkerName, global_key
-from vscrapy_magic.store.messages import SessionRecord, WorkerRecord, decode, encode
+from vscrapy_magic.store.messages import CrawlState, SessionRecord, WorkerRecord, decode, encode
 from vscrapy_magic.store.scripts import load_script
 from vscrapy_magic.store.shared import Defaults
 
@@ -53,6 +54,31 @@ class SessionView(msgspec.Struct, frozen=True):
     silent_ms: int
 
 
+class LiveCrawl(msgspec.Struct, frozen=True):
+    """What a worker must know of a crawl that is not swept yet.
+
+    Attributes:
+        state: None when it is past its retention.
+        members: children that take part.
+        wanted: children that it could have more, now.
+        judged_ms: since somebody looked for members that are gone.
+        at_risk: whether one of them has not been heard of for a while.
+        code_version: number of the code in force.
+        offer_version: number of code that workers are to try; 0 for none.
+    """
+
+    crawl_id: CrawlId
+    state: CrawlState | None
+    close_reason: str
+    why: str
+    members: int
+    wanted: int
+    judged_ms: int
+    at_risk: bool
+    code_version: int = 1
+    offer_version: int = 0
+
+
 class Beat(msgspec.Struct, frozen=True):
     """What one learns with a beat.
 
@@ -60,13 +86,15 @@ class Beat(msgspec.Struct, frozen=True):
         alive: False when this session was judged gone before; it never comes back.
         verdict: why not, in words for its user; empty while it is alive.
         gone_sessions: sessions whose crawls are to be cancelled, and why, in words for users.
-        live_crawls: crawls that are not over, or not swept yet.
+        live_crawls: crawls that are not over, or not swept yet, oldest first.
+        crawls: more of each of them, for a worker.
     """
 
     alive: bool
     verdict: str
     gone_sessions: Mapping[SessionId, str]
     live_crawls: tuple[CrawlId, ...]
+    crawls: tuple[LiveCrawl, ...] = ()
 
 
 def gone_words(silent_ms: int) -> str:
@@ -100,20 +128,21 @@ class Presence:
     def _beat(self, kind: str, records: Sequence[tuple[str, bytes]], ttl_ms: int) -> Beat:
         keys = (
             *(global_key(kind), global_key(f"{kind}:due"), *_session_keys()),
-            *(global_key("judged"), global_key("crawls:live")),
+            *map(global_key, ("judged", "crawls:live", "crawls", "crawls:due")),
         )
         args: list[bytes | str | int] = [
             *(ttl_ms, SESSION_GRACE_MS, BEAT_MS, FORGET_MS, VERDICT_MS),
-            int(kind == "sessions"),
+            *(int(kind == "sessions"), READY_PER_CHILD, MEMBER_TTL_MS, CLAIM_TTL_MS),
             *(part for pair in records for part in pair),
         ]
-        alive, silent_ms, gone, live = self._store.call(load_script("beat"), keys, args)
+        alive, silent_ms, gone, live, crawls = self._store.call(load_script("beat"), keys, args)
         pairs = zip(gone[::2], gone[1::2], strict=True)
         return Beat(
             alive=bool(alive),
             verdict="" if alive else silence_words(silent_ms),
             gone_sessions={SessionId(raw.decode()): gone_words(ms) for raw, ms in pairs},
             live_crawls=tuple(CrawlId(raw.decode()) for raw in live),
+            crawls=tuple(_live_crawl(*pair) for pair in zip(live, crawls, strict=False)),
         )
 
     def end_session(self, session: SessionId) -> None:
@@ -175,6 +204,22 @@ class Presence:
                 liveness = _liveness(silent_ms, gone=deadline <= now_ms)
                 views.append(SessionView(decode(records[name], SessionRecord), liveness, silent_ms))
         return sorted(views, key=lambda view: view.record.started_ms)
+
+
+def _live_crawl(crawl_id: bytes, row: Sequence[Any]) -> LiveCrawl:
+    state, close_reason, why, members, wanted, judged_ms, at_risk, code_no, offer_no = row
+    return LiveCrawl(
+        crawl_id=CrawlId(crawl_id.decode()),
+        state=CrawlState(state.decode()) if state else None,
+        close_reason=close_reason.decode(),
+        why=why.decode(),
+        members=members,
+        wanted=wanted,
+        judged_ms=judged_ms,
+        at_risk=bool(at_risk),
+        code_version=code_no,
+        offer_version=offer_no,
+    )
 
 
 def _session_keys() -> tuple[str, ...]:

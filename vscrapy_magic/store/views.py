@@ -60,6 +60,12 @@ class CrawlView(msgspec.Struct, frozen=True):
         """Whether the crawl is in a final state."""
         return self.state in FINAL_STATES
 
+    def waits(self, now_ms: int) -> str:
+        """What a crawl waits for, and since when: `no worker takes part (for 12 s)`."""
+        if self.state is not S.WAITING or not self.why:
+            return self.why
+        return f"{self.why} (for {max(0, now_ms - self.since_ms) // 1000:,} s)"
+
     def __repr__(self) -> str:
         return f"<CrawlView {self.crawl_id} {self.spec.spider} {self.state}>"
 
@@ -69,6 +75,7 @@ _VIEW_FIELDS: Final = (
     *("created_ms", "started_ms", "ended_ms", "state_ms", "control", "workers"),
     *("code_no", "offer_no"),
     *("items", "pages", "errors", "failures", "queued", "leased"),
+    "judged_ms",
 )
 
 
@@ -83,6 +90,10 @@ class Views:
         """Add the two questions about one crawl to a pipeline; `found` takes the two replies."""
         pipe.hmget(crawl_key(crawl_id, "meta"), *_VIEW_FIELDS)
         pipe.zrange(crawl_key(crawl_id, "members"), 0, -1)
+
+    def judged_ms(self, row: Sequence[Any]) -> int:
+        """When somebody last looked for children that are gone, in the first of the two replies."""
+        return int(row[-1] or 0)
 
     def found(self, crawl_id: CrawlId, row: Sequence[Any], members: Sequence[bytes]) -> CrawlView:
         """The view in the replies; one more round trip when a child is new.
@@ -150,7 +161,7 @@ class Views:
 
 def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) -> CrawlView:
     spec, state, why, close_reason, limited = row[:5]
-    numbers = [int(value or 0) for value in row[5:]]
+    numbers = [int(value or 0) for value in row[5:-1]]
     created_ms, started_ms, ended_ms, since_ms, control, workers, *numbers = numbers
     code_no, offer_no, *totals = numbers
     return CrawlView(

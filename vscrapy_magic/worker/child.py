@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from vscrapy_magic.store.frontier import CLAIM_MAX_MS
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import ChildOrder
 from vscrapy_magic.store.pipes import (
@@ -54,7 +55,8 @@ _OURS: Final = frozenset(ExitCode) - {ExitCode.EXITED}
 
 
 PHASES: Final = frozenset(Phase)
-_TRIAL: Final = frozenset({Phase.STARTING, Phase.LOADING, Phase.TRYING})
+EARLY: Final = frozenset({Phase.STARTING, Phase.LOADING})
+_TRIAL: Final = EARLY | {Phase.TRYING}
 
 
 class Pipe(enum.StrEnum):
@@ -168,6 +170,10 @@ class Child:
         where = f"it is at {report.logger}" if report.logger else "it is in no line of the spider"
         text = f"the spider has not answered for {HUNG_S:.0f} s; {where}\n{report.text}"
         self.output.own(logging.WARNING, text)
+
+    def starts(self, now: float) -> bool:
+        """Whether it is on its way; one that takes too long leaves its place to others."""
+        return self.phase in EARLY and now - self.started < CLAIM_MAX_MS / 1000
 
     # What it is told.
 

@@ -24,13 +24,13 @@ from vscrapy_magic.store.crawls import STOPPED_BY_USER, Crawls, Mover
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.logs import LINES_PER_BATCH, Logs
-from vscrapy_magic.store.messages import CrawlState
-from vscrapy_magic.store.presence import Presence
-from vscrapy_magic.store.views import FINAL_STATES, CrawlView
+from vscrapy_magic.store.messages import CrawlSpec, CrawlState
+from vscrapy_magic.store.presence import Beat, LiveCrawl, Presence
+from vscrapy_magic.store.views import FINAL_STATES
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.parcel import Parcel
 from vscrapy_magic.worker.placing import Placing
-from vscrapy_magic.worker.plan import Burial, Plan, Roster, Start
+from vscrapy_magic.worker.plan import Burial, Plan, Roster, Start, Tenant, Wanted
 from vscrapy_magic.worker.trying import outdated, trials
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 BATCHES_AT_ONCE: Final = 10  # stream entries in one round trip
 BURIAL_KEPT_S: Final = 60.0  # for a store that is away: later the leases have gone back anyway
 SETTINGS_S: Final = 10.0  # between two looks for settings of our workers, when nobody wakes us
+JUDGE_AFTER_MS: Final = 500  # since anybody judged a crawl in which we have no child
 _END_S: Final = 6.0  # longer than one answer of the store may take
 
 
@@ -63,6 +64,7 @@ class Desk:
         self._logs = Logs(store)
         self._placing = Placing(store)
         self._controls: dict[CrawlId, int] = {}
+        self._specs: dict[CrawlId, CrawlSpec] = {}  # of live crawls; they never change
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._plans: queue.SimpleQueue[Plan] = queue.SimpleQueue()
         self._burials: list[Burial] = []
@@ -158,22 +160,15 @@ class Desk:
         )
         roster = msgspec.structs.replace(roster, records=records)
         beat = self._presence.beat_worker(*roster.records)
-        wanted = {view.crawl_id: view for view in self._crawls.wanted()} if beat.live_crawls else {}
-        for crawl_id in set(beat.live_crawls) - set(wanted):
-            self._crawls.sweep(crawl_id)
-        for view in list(wanted.values()):
-            if (session := view.spec.session) and session in beat.gone_sessions:
-                why = beat.gone_sessions[session]
-                self._crawls.cancel(view.crawl_id, Mover.WORKER, why=why)
-                del wanted[view.crawl_id]
-        held: dict[CrawlId, list[MemberToken]] = {}
+        wanted = self._wanted(beat)
+        held: dict[CrawlId, list[Tenant]] = {}
         for tenant in roster.tenants:
-            held.setdefault(tenant.crawl_id, []).append(tenant.token)
-        changed = {c for c, view in wanted.items() if self._renew(view, held.get(c, []))}
+            held.setdefault(tenant.crawl_id, []).append(tenant)
+        changed = {c for c, each in wanted.items() if self._renew(each.crawl, held.get(c, []))}
         self._controls = {c: number for c, number in self._controls.items() if c in wanted}
         over = held.keys() - wanted.keys()
         killed = {crawl_id for crawl_id in over if not self._may_close(crawl_id)}
-        stopping = {c for c in held.keys() & wanted.keys() if _is_stopping(wanted[c])}
+        stopping = {c for c in held.keys() & wanted.keys() if _is_stopping(wanted[c].crawl)}
         starts: list[Start] = []
         leave: set[MemberToken] = set()
         older, dropped = outdated(roster.tenants, wanted)
@@ -191,7 +186,8 @@ class Desk:
             drop=frozenset(dropped),
             changed=frozenset(changed),
             slots=slots,
-            busy=bool(wanted or held),
+            busy=bool(held or starts or roster.resting)
+            or any(each.crawl.at_risk for each in wanted.values()),
         )
 
     def _changed_slots(self, roster: Roster) -> dict[WorkerName, int]:
@@ -203,23 +199,55 @@ class Desk:
         found = self._control.workers_settings([record.name for record in roster.records])
         return {name: values["slots"] for name, values in found.items() if "slots" in values}
 
-    def _renew(self, view: CrawlView, tokens: list[MemberToken]) -> bool:
-        """Keep our children members, and judge the others; whether settings changed."""
-        if tokens:
+    def _wanted(self, beat: Beat) -> dict[CrawlId, Wanted]:
+        """Crawls that are not over, oldest first; what has to end or to go does so here."""
+        live = {crawl.crawl_id: crawl for crawl in beat.crawls}
+        self._specs = {c: spec for c, spec in self._specs.items() if c in live}
+        new = [c for c, crawl in live.items() if crawl.state is not None and c not in self._specs]
+        if new:
+            self._specs |= self._crawls.specs(new)
+        wanted: dict[CrawlId, Wanted] = {}
+        for crawl_id, crawl in live.items():
+            spec = self._specs.get(crawl_id)
+            if spec is None or crawl.state is None or crawl.state in FINAL_STATES:
+                self._crawls.sweep(crawl_id)
+            elif spec.session and spec.session in beat.gone_sessions:
+                why = beat.gone_sessions[spec.session]
+                self._crawls.cancel(crawl_id, Mover.WORKER, why=why)
+            else:
+                wanted[crawl_id] = Wanted(crawl, spec)
+        return wanted
+
+    def _renew(self, crawl: LiveCrawl, tenants: list[Tenant]) -> bool:
+        """Keep our children members, and judge the others; whether settings changed.
+
+        A crawl without a child of ours is judged by those that have one: with two hundred workers
+        that stand by it would be judged two hundred times a second. Only when nobody does, we do.
+        """
+        if tenants:
             fail_point("supervisor_before_renew")
-        try:
-            control = Frontier(self._store, view.crawl_id).renew(tokens).control
-        except CrawlNotFoundError:
-            logger.info("Crawl %s is past its retention", view.crawl_id)
+        elif crawl.judged_ms < JUDGE_AFTER_MS and not crawl.at_risk:
             return False
-        before = self._controls.get(view.crawl_id, control)
-        self._controls[view.crawl_id] = control
+        tokens = [tenant.token for tenant in tenants]
+        claims = [tenant.token for tenant in tenants if tenant.starts]
+        try:
+            control = Frontier(self._store, crawl.crawl_id).renew(tokens, claims=claims).control
+        except CrawlNotFoundError:
+            logger.info("Crawl %s is past its retention", crawl.crawl_id)
+            return False
+        try:
+            control = Frontier(self._store, crawl.crawl_id).renew(tokens).control
+        except CrawlNotFoundError:
+            logger.info("Crawl %s is past its retention", crawl.crawl_id)
+            return False
+        before = self._controls.get(crawl.crawl_id, control)
+        self._controls[crawl.crawl_id] = control
         return before != control
 
     def _may_close(self, crawl_id: CrawlId) -> bool:
         """Whether children of a crawl that is over may end by themselves."""
         try:
-            view = self._crawls.view(crawl_id)
+            view = self._crawls.view(crawl_id, named=False)
         except CrawlNotFoundError:
             return False
         return view.state is CrawlState.FINISHED or view.close_reason == STOPPED_BY_USER
@@ -270,22 +298,18 @@ class Desk:
         parcel = None
         if burial.folder is not None:
             parcel = Parcel(self._store, burial, burial.folder)
-        try:
-            if parcel is not None and not parcel.is_empty:
-                parcel.announce()
-            buried = Frontier(self._store, crawl_id).reclaim(
-                token, suspects=burial.suspects, clear=burial.clear
-            )
-        except CrawlNotFoundError:
-            self._logs.forget(crawl_id)
-            raise
+        if parcel is not None and not parcel.is_empty:
+            parcel.announce()
+        buried = Frontier(self._store, crawl_id).reclaim(
+            token, suspects=burial.suspects, clear=burial.clear
+        )
         if buried:
             text = "a request is given up: the process died of it three times"
             burial.output.own(logging.ERROR, text)
         self._send(burial.output)
         if burial.fatal:
             self._crawls.finish_failed(crawl_id, burial.fatal)
-        elif self._crawls.view(crawl_id).state in FINAL_STATES:
+        elif self._crawls.view(crawl_id, named=False).state in FINAL_STATES:
             self._crawls.sweep(crawl_id)
         if parcel is None or parcel.is_empty:
             if parcel is not None:
@@ -339,8 +363,8 @@ class Desk:
             self._send(parcel.burial.output)
 
 
-def _is_stopping(view: CrawlView) -> bool:
+def _is_stopping(crawl: LiveCrawl) -> bool:
     """Whether a user waits for the end; one that limits of the spider brought may take its time."""
-    return view.state in {CrawlState.STOPPING, CrawlState.CLOSING} and (
-        view.close_reason == STOPPED_BY_USER
+    return crawl.state in {CrawlState.STOPPING, CrawlState.CLOSING} and (
+        crawl.close_reason == STOPPED_BY_USER
     )

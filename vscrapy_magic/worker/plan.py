@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
-from vscrapy_magic.store.messages import WorkerRecord
-from vscrapy_magic.store.views import CrawlView
+from vscrapy_magic.store.messages import CrawlSpec, WorkerRecord
+from vscrapy_magic.store.presence import LiveCrawl
 from vscrapy_magic.worker.output import Output
 
 
@@ -17,6 +17,7 @@ class Tenant(msgspec.Struct, frozen=True):
     Attributes:
         code_version: number of the code that it runs, or tries.
         is_trial: whether it was started to try that.
+        starts: whether its place in the crawl is to be kept for it, because it is on its way.
     """
 
     worker: WorkerName
@@ -24,6 +25,7 @@ class Tenant(msgspec.Struct, frozen=True):
     token: MemberToken
     code_version: int = 1
     is_trial: bool = False
+    starts: bool = False
 
 
 class Roster(msgspec.Struct, frozen=True):
@@ -45,11 +47,18 @@ class Roster(msgspec.Struct, frozen=True):
     woken: bool = False
 
 
+class Wanted(msgspec.Struct, frozen=True):
+    """A crawl that is not over, as this process knows it at one moment."""
+
+    crawl: LiveCrawl
+    spec: CrawlSpec
+
+
 class Start(msgspec.Struct, frozen=True):
     """A child that is to be started; its place in the crawl is reserved, or it tries new code."""
 
     tenant: Tenant
-    view: CrawlView
+    spec: CrawlSpec
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -62,7 +71,8 @@ class Plan(msgspec.Struct, frozen=True):
         drop: children that tried code which was refused.
         changed: crawls whose settings changed.
         slots: of workers whose number a user has changed.
-        busy: whether there are crawls that want attention each second.
+        busy: whether something wants attention each second: a child here, or one elsewhere that has
+            not been heard of.
         known: False when the store did not answer; then nothing else is said.
     """
 

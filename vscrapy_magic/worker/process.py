@@ -157,6 +157,7 @@ class ForkedProcess:
         self._kill_wanted = False
         self._pidfd = -1
         self._orphaned = False
+        self._silent = False
 
     def is_known(self, pid: int) -> None:
         """The zygote, or the child itself, has told the process id."""
@@ -175,19 +176,20 @@ class ForkedProcess:
         self._code = code
 
     def is_silent(self) -> None:
-        if self._orphaned and not self.pid:
-            self._code = UNKNOWN_CODE
+        self._silent = True  # its zygote may be known to be dead before that, or only after it
 
     def is_orphaned(self) -> None:
         """The zygote is gone: nobody will tell of the exit."""
         self._orphaned = True
 
     def code(self) -> int | None:
-        if self._code is None and self._orphaned and self.pid and not self._runs():
+        if self._code is None and self._orphaned and not self._runs():
             self._code = UNKNOWN_CODE
         return self._code
 
     def _runs(self) -> bool:
+        if not self.pid:
+            return not self._silent  # whoever was forked would hold the pipes
         if self._pidfd >= 0:
             poll = select.poll()
             poll.register(self._pidfd, select.POLLIN)

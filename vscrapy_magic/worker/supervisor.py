@@ -8,14 +8,12 @@ at most a beat. Never imports Scrapy: children come from a zygote (`zygote.py`).
 import contextlib
 import logging
 import os
+import random
 import selectors
-import shutil
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -27,8 +25,9 @@ from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, WorkerRecord
 from vscrapy_magic.store.pipes import Command, ExitCode, Phase
 from vscrapy_magic.store.presence import Presence
+from vscrapy_magic.store.scratch import Scratch, sweep
 from vscrapy_magic.store.values import Codec
-from vscrapy_magic.worker.child import READ_BYTES, Child
+from vscrapy_magic.worker.child import EARLY, READ_BYTES, Child
 from vscrapy_magic.worker.desk import Desk
 from vscrapy_magic.worker.measure import Measure
 from vscrapy_magic.worker.output import Output
@@ -38,6 +37,9 @@ from vscrapy_magic.worker.source import Source
 logger = logging.getLogger(__name__)
 
 IDLE_BEAT_S: Final = 2.0
+IDLE_SPREAD_S: Final = (
+    0.4  # at most so much less: those that were woken at once do not look so for ever
+)
 BUSY_BEAT_S: Final = 1.0  # while there are crawls: leases are renewed with it
 TICK_S: Final = 0.1  # while a child is stopping
 FLUSH_S: Final = 0.1  # between two batches of lines
@@ -48,7 +50,6 @@ RESTART_MAX_S: Final = 30.0
 EARLY_DEATHS: Final = 3  # of children that end themselves before they work: the crawl has failed
 SETTLED_S: Final = 60.0  # a child that lived for so long starts the doubling anew
 BURY_WITHIN_S: Final = 5.0  # for the last words of children when the workers leave
-_EARLY: Final = frozenset({Phase.STARTING, Phase.LOADING})
 _GO: Final = b"g"
 _WAKE: Final = b"w"
 _DONE: Final = b"d"
@@ -92,7 +93,7 @@ class Supervisor:
         self._children: dict[MemberToken, Child] = {}
         self._deaths: Counter[Place] = Counter()
         self._not_before: dict[Place, float] = {}
-        self._folder = Path(tempfile.mkdtemp(prefix="vscrapy-"))
+        self._scratch = Scratch("work")
         self._selector = selectors.DefaultSelector()
         self._poked, self._poke = os.pipe()
         for fd in (self._poked, self._poke):
@@ -127,6 +128,8 @@ class Supervisor:
             target=self._wait_for_wakes, args=(stop,), name="wake", daemon=True
         )
         waker.start()
+        # What killed supervisors left on this machine: it may be much, and nobody waits for it.
+        threading.Thread(target=sweep, name="sweep", daemon=True).start()
         try:
             while not self._is_done(time.monotonic()):
                 self._turn()
@@ -236,7 +239,7 @@ class Supervisor:
     # What should run.
 
     def _roster(self, now: float) -> Roster:
-        tenants = tuple(map(_tenant, self._children.values()))
+        tenants = tuple(_tenant(child, now) for child in self._children.values())
         self._not_before = {place: at for place, at in self._not_before.items() if at > now}
         woken, self._woken = self._woken, False
         # A wake-up from now on asks for another look.
@@ -279,7 +282,8 @@ class Supervisor:
             self._look_at = max(self._look_at, now + RETRY_S)
             return
         if self._look_at > now:
-            self._look_at = now + (BUSY_BEAT_S if plan.busy else IDLE_BEAT_S)
+            idle_s = IDLE_BEAT_S - IDLE_SPREAD_S * random.random()  # noqa: S311 - no secret
+            self._look_at = now + (BUSY_BEAT_S if plan.busy else idle_s)
         for number, record in enumerate(self._records):
             slots = plan.slots.get(record.name, record.slots)
             self._records[number] = msgspec.structs.replace(record, slots=slots)
@@ -297,7 +301,7 @@ class Supervisor:
 
     def _start(self, start: Start, now: float) -> None:
         tenant = start.tenant
-        folder = self._folder / tenant.token
+        folder = self._scratch.path / tenant.token
         folder.mkdir()
         order = ChildOrder(
             crawl_id=tenant.crawl_id,
@@ -308,7 +312,7 @@ class Supervisor:
             code_version=tenant.code_version,
             is_trial=tenant.is_trial,
         )
-        output = Output(tenant.crawl_id, tenant.worker, _level(start.view.spec))
+        output = Output(tenant.crawl_id, tenant.worker, _level(start.spec))
         place = (tenant.worker, tenant.crawl_id)
         fail_point("supervisor_before_fork")
         try:
@@ -371,10 +375,10 @@ class Supervisor:
             pass  # the old code goes on
         elif child.process.code() == ExitCode.FATAL and child.fatal:
             fatal = child.output.hide(child.fatal.strip().splitlines()[-1])
-        elif child.ended_itself and child.phase in _EARLY and self._deaths[place] >= EARLY_DEATHS:
+        elif child.ended_itself and child.phase in EARLY and self._deaths[place] >= EARLY_DEATHS:
             fatal = f"its process {how} while loading, {EARLY_DEATHS} times in a row"
         failed = child.output.hide(child.fatal) or (how and f"the child {how}")
-        burial = Burial(_tenant(child), child.output, now, fatal, suspects, child.is_clear)
+        burial = Burial(_tenant(child, now), child.output, now, fatal, suspects, child.is_clear)
         self._desk.bury(
             msgspec.structs.replace(
                 burial, folder=child.folder, trial_failed=failed if in_vain else ""
@@ -399,12 +403,14 @@ class Supervisor:
         self._selector.close()
         os.close(self._poke)
         os.close(self._poked)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.close()
 
 
-def _tenant(child: Child) -> Tenant:
+def _tenant(child: Child, now: float) -> Tenant:
     return Tenant(
-        child.worker, child.crawl_id, child.token, child.code_version, is_trial=child.is_trial
+        *(child.worker, child.crawl_id, child.token, child.code_version),
+        is_trial=child.is_trial,
+        starts=child.starts(now) and not child.is_trial,
     )
 
 

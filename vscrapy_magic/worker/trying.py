@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
-from vscrapy_magic.store.views import CrawlView
-from vscrapy_magic.worker.plan import Start, Tenant
+from vscrapy_magic.worker.plan import Start, Tenant, Wanted
 
 _TOKEN_BYTES: Final = 3
 
@@ -20,7 +19,7 @@ def new_token(worker: WorkerName) -> MemberToken:
     return MemberToken(f"{worker}.{secrets.token_hex(_TOKEN_BYTES)}")
 
 
-def trials(tenants: Iterable[Tenant], wanted: Mapping[CrawlId, CrawlView]) -> list[Start]:
+def trials(tenants: Iterable[Tenant], wanted: Mapping[CrawlId, Wanted]) -> list[Start]:
     """Children that are to be started to try what is offered: one where another takes part."""
     here: dict[tuple[WorkerName, CrawlId], int] = {}
     for tenant in tenants:
@@ -28,26 +27,32 @@ def trials(tenants: Iterable[Tenant], wanted: Mapping[CrawlId, CrawlView]) -> li
         here[place] = max(here.get(place, 0), tenant.code_version)
     starts = []
     for (worker, crawl_id), newest in here.items():
-        view = wanted.get(crawl_id)
-        if view is not None and view.offer_version > newest:
-            tenant = Tenant(worker, crawl_id, new_token(worker), view.offer_version, is_trial=True)
-            starts.append(Start(tenant, view))
+        each = wanted.get(crawl_id)
+        if each is not None and each.crawl.offer_version > newest:
+            tenant = Tenant(
+                worker, crawl_id, new_token(worker), each.crawl.offer_version, is_trial=True
+            )
+            starts.append(Start(tenant, each.spec))
     return starts
 
 
 def outdated(
-    tenants: Iterable[Tenant], wanted: Mapping[CrawlId, CrawlView]
+    tenants: Iterable[Tenant], wanted: Mapping[CrawlId, Wanted]
 ) -> tuple[set[MemberToken], set[MemberToken]]:
     """Children to leave because newer code is in force, and children that tried in vain."""
     leave: set[MemberToken] = set()
     drop: set[MemberToken] = set()
     for tenant in tenants:
-        view = wanted.get(tenant.crawl_id)
-        if view is None:
+        each = wanted.get(tenant.crawl_id)
+        if each is None:
             continue
         version = tenant.code_version
-        if tenant.is_trial and version > view.code_version and version != view.offer_version:
+        if (
+            tenant.is_trial
+            and version > each.crawl.code_version
+            and version != each.crawl.offer_version
+        ):
             drop.add(tenant.token)
-        elif version < view.code_version:
+        elif version < each.crawl.code_version:
             leave.add(tenant.token)
     return leave, drop

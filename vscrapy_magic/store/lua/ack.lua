@@ -11,6 +11,7 @@ local P = KEYS[1]
 --!include meta
 --!include slots
 --!include queue
+--!include allowed
 --!include members
 if not meta_load() then return {'unknown'} end
 local at = redis.call('HMGET', P .. 'meta', 'collector_no', 'collector', 'acked_no')
@@ -30,7 +31,9 @@ end
 if tonumber(ARGV[3]) > M.out_acked then
   M.out_acked = tonumber(ARGV[3])
   -- One that looks lets the crawl run again, and wakes as many as there is work for.
-  if M.state == 'waiting' and M.out_bytes - M.out_acked <= M.out_max then wake_parked(1) end
+  if M.state == 'waiting' and M.out_bytes - M.out_acked <= M.out_max then
+    if wake_first(WAITING[2], 1) == 0 then wake_first(WAITING[1], 1) end
+  end
 end
 meta_flush()
 return {'ok'}

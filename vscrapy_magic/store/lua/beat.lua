@@ -1,12 +1,17 @@
 -- The workers of a process, or a session, say that they live; those whose deadline has passed are judged.
 --
 -- KEYS: records and deadlines (of this kind), records and deadlines of sessions, gone sessions, when
---   sessions were last heard of, `judged`, index of live crawls.
--- ARGV: ttl_ms, grace_ms, beat_ms, forget_ms, verdict_ms, session (1 when a session beats), then
---   name and record of each.
+--   sessions were last heard of, `judged`, index of live crawls, index of crawls, when crawls are
+--   past their retention.
+-- ARGV: ttl_ms, grace_ms, beat_ms, forget_ms, verdict_ms, session (1 when a session beats), ready
+--   requests a child, ttl_ms of members and of claims, then name and record of each.
 -- Returns: {alive (0: this session was judged gone before), its silence then in ms, gone sessions
---   (id, silence in ms, ...; 0: its process has ended), live crawls}.
+--   (id, silence in ms, ...; 0: its process has ended), live crawls, of each what workers must know of
+--   it (nothing for a session): state or '' when it is past its retention, close_reason, why, members,
+--   children that it wants more, ms since somebody judged them, whether one of them is nearly overdue,
+--   number of the code in force, and of what is offered (0 for none)}.
 --
+-- So a worker that has nothing to do learns with its beat, in one command, that this is still so.
 -- If nobody judged for more than two beats, the server or the whole machine stood still: every
 -- session gets its grace from now. A session that was judged gone never comes back.
 -- A full server takes beats all the same: one that has begun with a removal is not refused.
@@ -28,7 +33,7 @@ local function silence(name, verdict)
 end
 
 local alive, silent = 1, 0
-for i = 7, #ARGV, 2 do
+for i = 10, #ARGV, 2 do
   local verdict = ARGV[6] == '1' and redis.call('ZSCORE', KEYS[5], ARGV[i])
   if verdict then
     alive, silent = 0, silence(ARGV[i], tonumber(verdict))
@@ -51,6 +56,11 @@ if ARGV[6] == '0' then
     redis.call('HDEL', KEYS[1], name)
   end
 end
+-- What they had brought has just expired.
+for _, crawl in ipairs(redis.call('ZRANGEBYSCORE', KEYS[10], '-inf', now, 'LIMIT', 0, 100)) do
+  redis.call('ZREM', KEYS[9], crawl)
+  redis.call('ZREM', KEYS[10], crawl)
+end
 local old = now - tonumber(ARGV[5])
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', old, 'LIMIT', 0, 100)) do
   redis.call('ZREM', KEYS[5], name)
@@ -58,4 +68,18 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', old, 'LIMIT',
 end
 local gone = redis.call('ZREVRANGEBYSCORE', KEYS[5], '+inf', forget, 'WITHSCORES', 'LIMIT', 0, 1000)
 for i = 1, #gone, 2 do gone[i + 1] = silence(gone[i], tonumber(gone[i + 1])) end
-return {alive, silent, gone, redis.call('ZRANGE', KEYS[8], 0, 999)}
+--!include allowed
+local live, crawls = redis.call('ZRANGE', KEYS[8], 0, 999), {}
+for i, id in ipairs(ARGV[6] == '0' and live or {}) do
+  local P = 'vscrapy:{' .. id .. '}:'
+  local m = redis.call('HMGET', P .. 'meta', 'state', 'close_reason', 'why', 'queued', 'workers', 'judged_ms',
+    'code_no', 'offer_no')
+  local members = redis.call('ZCARD', P .. 'members')
+  local wanted = children_allowed(members, tonumber(m[4]) or 0, tonumber(m[5]) or 0, tonumber(ARGV[7]))
+  wanted = math.max(0, wanted - members - children_coming(P .. 'claims', members, now, tonumber(ARGV[9])))
+  local due = redis.call('ZRANGE', P .. 'members', 0, 0, 'WITHSCORES')[2]
+  local at_risk = due and tonumber(due) - now <= tonumber(ARGV[8]) / 2
+  crawls[i] = {m[1] or '', m[2] or '', m[3] or '', members, wanted, now - (tonumber(m[6]) or 0),
+    at_risk and 1 or 0, tonumber(m[7]) or 1, tonumber(m[8]) or 0}
+end
+return {alive, silent, gone, live, crawls}

@@ -10,6 +10,7 @@ local P = KEYS[1]
 --!include meta
 --!include slots
 --!include queue
+--!include allowed
 --!include members
 --!include code
 if not meta_load() then return {'unknown'} end
@@ -41,7 +42,7 @@ end
 redis.call('HSET', P .. 'control', unpack(ARGV, at + 1))
 M.control = M.control + 1
 wake_all()
-wake_standby(tonumber(ARGV[1]))
+wake_standby(tonumber(ARGV[1]), now)
 settle(now)
 meta_flush()
 return {'ok', M.control}

@@ -16,6 +16,9 @@ end
 -- In microseconds: crawls ordered within one millisecond keep their order.
 local t = redis.call('TIME')
 local order = tonumber(t[1]) * 1000000 + tonumber(t[2])
+-- Lines are added to a stream that is there (logs.py), so that late ones leave nothing behind.
+redis.call('XADD', P .. 'log', '0-1', 'lines', '')
+redis.call('XTRIM', P .. 'log', 'MAXLEN', 0)
 redis.call('ZADD', KEYS[2], order, ARGV[1])
 redis.call('ZADD', KEYS[3], order, ARGV[1])
 return {'ok'}

@@ -189,8 +189,33 @@ local function waits_for()
 end
 
 local function park()
-  redis.call('RPUSH', P .. 'parked', token)
-  redis.call('HSET', MINE, 'parked', 1)
+  local list = next(shares_mine) and 2 or 1
+  redis.call('RPUSH', WAITING[list], token)
+  redis.call('HSET', MINE, 'parked', list)
+end
+
+-- Somebody may hold leases that it cannot start yet: it gives them back, if this member may have them.
+local function ask_spare()
+  local spare = redis.call('ZREVRANGE', P .. 'spare', 0, 0)[1]
+  if not spare or spare == token then return end
+  for _, slot in ipairs(redis.call('HKEYS', P .. 'h:' .. spare)) do
+    if shares_mine[slot] or slot_places(slot) > 0 then
+      redis.call('ZREM', P .. 'spare', spare)
+      return wake(spare, 'g')
+    end
+  end
+end
+
+-- Members that wait and could have leases of this one, which may give some back.
+local function hungry()
+  if M.state ~= 'running' then return 0 end
+  local holding, parked = redis.call('LLEN', WAITING[2]), redis.call('LLEN', WAITING[1])
+  local found = 0
+  for slot in pairs(shares_mine) do
+    if found >= parked then break end
+    found = found + slot_places(slot)
+  end
+  return holding + math.min(found, parked)
 end
 
 local function lease_what_is_wanted()
@@ -229,11 +254,6 @@ local function lease_what_is_wanted()
   end
   if #leases == 0 then
     park()
-    -- Somebody may hold leases that it cannot start yet: let it give them back.
-    local spare = redis.call('ZREVRANGE', P .. 'spare', 0, 0)[1]
-    if spare and spare ~= token then
-      redis.call('ZREM', P .. 'spare', spare)
-      wake(spare, 'g')
-    end
+    ask_spare()
   end
 end

@@ -8,6 +8,7 @@ local P = KEYS[1]
 --!include meta
 --!include slots
 --!include queue
+--!include allowed
 --!include members
 --!include code
 if not meta_load() then return {'unknown'} end

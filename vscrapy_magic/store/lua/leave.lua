@@ -14,6 +14,7 @@ local P = KEYS[1]
 --!include meta
 --!include slots
 --!include queue
+--!include allowed
 --!include members
 local MAX_STRIKES = 3
 

@@ -6,14 +6,64 @@ local function wake(token, word)
   redis.call('LTRIM', key, 0, 0)
 end
 
-local function wake_parked(count)
-  while count > 0 do
-    local token = redis.call('LPOP', P .. 'parked')
-    if not token then return end
+-- Members that wait for work: those that hold a share of some slot, and those that hold nothing.
+-- `m:<token>` says in which list one stands: 0 in none, 1 or 2.
+local WAITING = {P .. 'parked', P .. 'holding'}
+local PLACES_LOOKED_AT = 64 -- slots asked for places, for one wake-up
+
+local function unpark(token, list)
+  if WAITING[list] then
+    redis.call('LREM', WAITING[list], 0, token)
+    redis.call('HSET', P .. 'm:' .. token, 'parked', 0)
+  end
+end
+
+-- Wakes the members of a list that have waited longest; returns how many.
+local function wake_first(list, count)
+  for woken = 0, count - 1 do
+    local token = redis.call('LPOP', list)
+    if not token then return woken end
     redis.call('HSET', P .. 'm:' .. token, 'parked', 0)
     wake(token, 'w')
-    count = count - 1
   end
+  return math.max(0, count)
+end
+
+-- How many of those that hold nothing could get something, `count` being enough.
+local function places(count)
+  local found = 0
+  if M.start == 'todo' or M.queued + M.leased == 0 or redis.call('EXISTS', P .. 'suspects') == 1 then
+    found = 1
+  end
+  for _, slot in ipairs(redis.call('ZRANGE', P .. 'ready', 0, PLACES_LOOKED_AT - 1)) do
+    if found >= count then break end
+    found = found + slot_places(slot)
+  end
+  return math.min(found, count)
+end
+
+-- Lets `count` members look for work, at most: first those that may go on where they are. Of the others
+-- no more than could get a share of a slot: the rest of two hundred would step for nothing.
+local function wake_parked(count)
+  count = count - wake_first(WAITING[2], count)
+  if count > 0 and redis.call('EXISTS', WAITING[1]) == 1 then wake_first(WAITING[1], places(count)) end
+end
+
+-- Requests came: the owners of their slots hear of it, and others as far as there is work for them.
+local function wake_for_added(others, token)
+  for slot, count in pairs(slots_added) do
+    local owner = slot_get(slot).owner
+    if owner == '' then
+      others = others + count
+    elseif owner ~= token then
+      local list = tonumber(redis.call('HGET', P .. 'm:' .. owner, 'parked') or 0)
+      if WAITING[list] then
+        unpark(owner, list)
+        wake(owner, 'w')
+      end
+    end
+  end
+  wake_parked(math.min(M.queued, others))
 end
 
 local function wake_all()
@@ -50,24 +100,40 @@ local function wait_for(why, now)
     M.why = why
     return
   end
-  M.why = why
-  set_state('waiting', now)
+  -- Nobody is woken: children go on or are parked, whether the crawl is called running or waiting.
+  M.why, M.state = why, 'waiting'
+  redis.call('HSET', P .. 'meta', 'state_ms', now)
 end
 
--- Workers that stand by may join when there is more to do than the members can start: as many as
--- there are members, because those who come look for themselves.
-local function wake_standby(ready_per_child)
+-- Lets a worker look at once.
+local function wake_worker(worker)
+  local key = 'vscrapy:wake:' .. worker
+  redis.call('LPUSH', key, 's')
+  redis.call('LTRIM', key, 0, 0)
+  redis.call('PEXPIRE', key, 60000)
+end
+
+-- Workers that stand by may join when there is more to do than the members can start: as many as may
+-- have a child more. One that was called counts for a moment as if it had a claim (`=<worker>`), so that
+-- the next commits do not call others to the same place. A new crawl is shown to a few workers only; the
+-- others hear of it, once, when it wants more than have come.
+local CALLED_MS = 1000
+local function wake_standby(ready_per_child, now)
   local members = redis.call('ZCARD', P .. 'members')
-  if M.queued <= ready_per_child * members then return end
-  local count = math.max(1, members)
-  if M.workers > 0 then count = math.min(count, M.workers - members) end
+  local count = children_allowed(members, M.queued, M.workers, ready_per_child) - members
+  if count > 0 then count = count - redis.call('ZCOUNT', P .. 'claims', now, '+inf') end
   for _ = 1, count do
     local worker = redis.call('LPOP', P .. 'standby')
-    if not worker then return end
-    local key = 'vscrapy:wake:' .. worker
-    redis.call('LPUSH', key, 's')
-    redis.call('LTRIM', key, 0, 0)
-    redis.call('PEXPIRE', key, 60000)
+    if not worker then
+      if M.called == 1 then return end
+      M.called = 1
+      for _, name in ipairs(redis.call('ZRANGEBYSCORE', 'vscrapy:workers:due', now, '+inf')) do
+        wake_worker(name)
+      end
+      return
+    end
+    redis.call('ZADD', P .. 'claims', now + CALLED_MS, '=' .. worker)
+    wake_worker(worker)
   end
 end
 
@@ -133,7 +199,9 @@ end
 local function member_remove(token, now, again)
   local held = redis.call('HGETALL', P .. 'l:' .. token)
   for i = 1, #held, 2 do
-    release(string.match(held[i + 1], '^([^:]+)'), again)
+    -- One that published parts has run, also when its member leaves by itself.
+    local origin, has = string.match(held[i + 1], '^([^:]+)(:?p?)$')
+    release(origin, again or has ~= '')
   end
   local shares = redis.call('HGETALL', P .. 'h:' .. token)
   for i = 1, #shares, 2 do slot_give_up(shares[i], token, tonumber(shares[i + 1]), now) end
@@ -141,6 +209,6 @@ local function member_remove(token, now, again)
     P .. 'r:' .. token, P .. 'wake:' .. token)
   redis.call('ZREM', P .. 'members', token)
   redis.call('ZREM', P .. 'spare', token)
-  redis.call('LREM', P .. 'parked', 0, token)
+  for _, list in ipairs(WAITING) do redis.call('LREM', list, 0, token) end
   wake_parked((#held + #shares) / 2) -- a slot that was its own may be another's now
 end

@@ -6,7 +6,7 @@ local META_FIELDS = {
   'items', 'pages', 'errors', 'failures', 'level', 'level_count', 'lifo', 'keep_open',
   'limit_items', 'limit_pages', 'limit_errors', 'limit_timeout_ms', 'started_ms', 'idle_after_ms',
   'out_bytes', 'out_acked', 'out_max', 'judged_ms', 'created_ms', 'turn', 'workers',
-  'rules', 'rule_no', 'slot_limit', 'slot_excl', 'own_limit',
+  'rules', 'rule_no', 'slot_limit', 'slot_excl', 'own_limit', 'called',
   'code_no', 'offer_no', 'offer_last', 'offer_until_ms',
 }
 local META_WORDS = 9 -- so many of them are words, the others numbers

@@ -9,6 +9,7 @@ local P = KEYS[1]
 --!include slots
 --!include seen
 --!include queue
+--!include allowed
 --!include members
 local at = 1
 --!include requests
@@ -17,8 +18,8 @@ if FINAL[M.state] or M.state == 'closing' or M.state == 'stopping' then
   return {'over', M.state, M.close_reason}
 end
 local added = requests_add({})
-wake_parked(added)
-wake_standby(tonumber(ARGV[1]))
+wake_for_added(0)
+wake_standby(tonumber(ARGV[1]), now_ms())
 blobs_flush()
 slots_flush()
 meta_flush()

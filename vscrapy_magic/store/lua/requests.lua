@@ -31,6 +31,7 @@ local function requests_add(dropped)
       M.blob_no = M.blob_no + 1
       blob_add(M.blob_no, start or M.lifo == 0, slot, score, bits, data)
       added = added + live
+      slots_added[slot] = (slots_added[slot] or 0) + live
     end
   end
   M.queued = M.queued + added

@@ -7,14 +7,15 @@
 local P = KEYS[1]
 --!include clock
 --!include meta
+--!include allowed
 if not meta_load() or FINAL[M.state] or M.state == 'stopping' or M.state == 'closing' then return -1 end
 --!include needs_room
 local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', P .. 'claims', '-inf', now)
+redis.call('ZREM', P .. 'claims', '=' .. ARGV[4]) -- it was called for, and is here
 local members = redis.call('ZCARD', P .. 'members')
-local allowed = math.max(1, math.min(2 * members, math.ceil(M.queued / tonumber(ARGV[3]))))
-if M.workers > 0 then allowed = math.min(allowed, M.workers) end
-if members + redis.call('ZCARD', P .. 'claims') >= allowed then
+local allowed = children_allowed(members, M.queued, M.workers, tonumber(ARGV[3]))
+if members + children_coming(P .. 'claims', members, now, tonumber(ARGV[2])) >= allowed then
   redis.call('LREM', P .. 'standby', 0, ARGV[4])
   redis.call('RPUSH', P .. 'standby', ARGV[4])
   return 0

@@ -11,6 +11,7 @@
 -- is a turn number, so that slots are served in rotation.
 local slot_cache, slot_dirty = {}, {}
 local slots_opened = 0 -- slots with queued requests that were one member's and are everybody's now
+local slots_added = {} -- slots that got new requests, and how many
 
 -- Needs: slot_get(name) before.
 local function slot_ready(name)
@@ -108,6 +109,13 @@ local function slot_give_up(name, token, share, now)
     if redis.call('ZREM', P .. 'r:' .. token, name) == 1 then slot_ready(name) end
   end
   slot_dirty[name] = true
+end
+
+-- How many members that hold nothing of a slot could begin there now.
+local function slot_places(name)
+  local s = slot_get(name)
+  if s.excl == 1 then return s.owner == '' and s.holders == 0 and 1 or 0 end
+  return math.max(0, s.limit - s.used)
 end
 
 -- Whether somebody's share of a slot is smaller with `after` members than with `before`. Where all

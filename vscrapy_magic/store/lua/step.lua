@@ -22,6 +22,7 @@ local P = KEYS[1]
 --!include slots
 --!include seen
 --!include queue
+--!include allowed
 --!include members
 local COOKIES_AT_ONCE = 10000 -- as many as a crawl may have
 
@@ -85,10 +86,7 @@ else
   else
 --!include needs_room
   end
-  if mine[3] == '1' then
-    redis.call('LREM', P .. 'parked', 0, token)
-    redis.call('HSET', MINE, 'parked', 0)
-  end
+  unpark(token, tonumber(mine[3] or 0))
   M.commit_no = M.commit_no + 1
   if tonumber(mine[5] or 0) > 0 then want = 0 end
   if ARGV[19] ~= '' and tonumber(ARGV[18]) >= M.rules then
@@ -114,12 +112,12 @@ else
   else
     redis.call('ZREM', P .. 'spare', token)
   end
-  wake_parked(math.min(M.queued, added + #released + slots_freed + slots_opened * members))
+  wake_for_added(#released + slots_freed + slots_opened * members, token)
   -- Another member may take the idle lease that this one does not want.
   if M.queued + M.leased == 0 and want == 0 and #ended > 0 and M.state == 'running' then
     wake_parked(1)
   end
-  if added > 0 then wake_standby(tonumber(ARGV[17])) end
+  if added > 0 then wake_standby(tonumber(ARGV[17]), now) end
   redis.call('HSET', MINE, 'seq', seq, 'dropped', cmsgpack.pack(dropped), 'rule_no', M.rule_no)
   blobs_flush()
   slots_flush()
@@ -138,7 +136,7 @@ if M.cookie_no > cookies_seen then
 end
 return {'ok',
   {M.state, M.close_reason, M.commit_no, M.epoch, M.control,
-    M.state == 'running' and redis.call('LLEN', P .. 'parked') or 0, -- only then it helps to share
+    hungry(),
     M.items, M.pages, M.errors, M.failures, M.queued, M.leased, cookie_no, tonumber(mine[5] or 0)},
   dropped, reply_shares, leases, reply_blobs, cookies,
   want_stats and redis.call('HGETALL', P .. 'stats') or {}}

@@ -1,8 +1,10 @@
 -- Removes what a crawl that is over needs no longer, a bounded piece at a time.
 --
--- KEYS: prefix of the crawl, index of live crawls. ARGV: crawl_id, retention_ms.
+-- KEYS: prefix of the crawl, index of live crawls, when crawls are past their retention.
+-- ARGV: crawl_id, retention_ms.
 -- Returns: 1 when nothing is left to remove, 0 to be called again, -1 when the crawl is not over.
 local P = KEYS[1]
+--!include clock
 --!include meta
 local AT_ONCE = 500 -- keys removed by one call
 local MEMBERS_AT_ONCE = 5 -- each may hold some hundred leases
@@ -22,13 +24,20 @@ for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, MEMBERS_AT_ONCE -
     P .. 'wake:' .. token)
   redis.call('ZREM', P .. 'members', token)
 end
-local again = redis.call('HSCAN', P .. 'a', 0, 'COUNT', AT_ONCE)[2]
+-- Cursors are kept: from the beginning, a scan of a large hash would find only what was removed.
+local scan = redis.call('HSCAN', P .. 'a', redis.call('HGET', P .. 'meta', 'swept_again') or 0,
+  'COUNT', AT_ONCE)
+local again = scan[2]
+redis.call('HSET', P .. 'meta', 'swept_again', scan[1])
 for i = 1, #again, 2 do
   redis.call('UNLINK', P .. 'p:' .. again[i])
   redis.call('HDEL', P .. 'a', again[i])
 end
 local left = AT_ONCE
-local slots = redis.call('HSCAN', P .. 'slots', 0, 'COUNT', AT_ONCE)[2]
+scan = redis.call('HSCAN', P .. 'slots', redis.call('HGET', P .. 'meta', 'swept_slots') or 0,
+  'COUNT', AT_ONCE)
+local slots = scan[2]
+redis.call('HSET', P .. 'meta', 'swept_slots', scan[1])
 for i = 1, #slots, 2 do
   redis.call('UNLINK', P .. 'q:' .. slots[i])
   redis.call('HDEL', P .. 'slots', slots[i])
@@ -48,8 +57,9 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
   return 0
 end
 redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'suspects', P .. 'cookies', P .. 'cookie_no',
-  P .. 'parked', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
+  P .. 'parked', P .. 'holding', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
   P .. 'control', P .. 'offer')
+redis.call('ZADD', KEYS[3], now_ms() + tonumber(ARGV[2]), ARGV[1])
 for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files', 'codes'}) do
   redis.call('PEXPIRE', P .. name, ARGV[2])
 end
