@@ -33,6 +33,7 @@ _HELP: Final = f"""vscrapy {__version__}: Scrapy crawls on many workers
   vscrapy errors ID                    failures, grouped
   vscrapy set ID NAME=VALUE ...        change a running crawl
   vscrapy push ID URL ...              add URLs to a running crawl
+  vscrapy patch ID [FILE]              bring the spider as it is now into it
 
   vscrapy worker [URL] [-n N]          serve crawls until SIGTERM
   vscrapy config [--redis URL]         show or set the default Redis
@@ -53,6 +54,7 @@ _COMMANDS: Final = {
     "stop": ("running", "stop"),
     "set": ("running", "change"),
     "push": ("running", "push"),
+    "patch": ("again", "patch"),
     "logs": ("kept", "logs"),
     "items": ("kept", "items"),
     "attach": ("attach", "attach_here"),

@@ -271,6 +271,20 @@ class VscrapyMagics(Magics):
 
     @line_magic
     @_tidy
+    def vpatch(self, line: str) -> str | None:
+        """%vpatch [ID] [NAME]: the spider as it is now, for a running crawl; its queue stays."""
+        parse = _parser("%vpatch", "1a2b3c4d quotes")
+        parse.add_argument("words", nargs="*", metavar="[ID] [NAME]")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        from vscrapy_magic.notebook.patching import patch_crawl
+
+        crawl, patched = patch_crawl(self.kernel, options.words)
+        return f"crawl {crawl.id}: {patched}"
+
+    @line_magic
+    @_tidy
     def vfetch(self, line: str) -> str | None:
         """%vfetch URL [--worker W] [--spider NAME]: a page as a worker gets it, as `response`."""
         parse = _parser("%vfetch", "https://example.com --worker w-2")
