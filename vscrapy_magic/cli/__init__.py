@@ -34,6 +34,7 @@ _HELP: Final = f"""vscrapy {__version__}: Scrapy crawls on many workers
   vscrapy set ID NAME=VALUE ...        change a running crawl
   vscrapy push ID URL ...              add URLs to a running crawl
   vscrapy patch ID [FILE]              bring the spider as it is now into it
+  vscrapy retry ID [N]                 run failed requests again
 
   vscrapy worker [URL] [-n N]          serve crawls until SIGTERM
   vscrapy config [--redis URL]         show or set the default Redis
@@ -55,6 +56,7 @@ _COMMANDS: Final = {
     "set": ("running", "change"),
     "push": ("running", "push"),
     "patch": ("again", "patch"),
+    "retry": ("again", "retry"),
     "logs": ("kept", "logs"),
     "items": ("kept", "items"),
     "attach": ("attach", "attach_here"),

@@ -8,7 +8,11 @@ from vscrapy_magic.cli.target import find_crawl, need, open_store, parser
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order, file_order, project_order
 from vscrapy_magic.sender.patching import patch as bring
+from vscrapy_magic.sender.retrying import ALL, failure_of
+from vscrapy_magic.sender.run import finish
+from vscrapy_magic.sender.session import TERMINAL, Session
 from vscrapy_magic.sender.spool import Spool, spool_root
+from vscrapy_magic.sender.terminal import LineFormat, Terminal
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.messages import CrawlSpec
 
@@ -33,6 +37,30 @@ def patch(words: Sequence[str]) -> int:
             patched = bring(store, view, order, spool)
     sys.stdout.write(f"crawl {crawl_id}: {patched}\n")
     return 0
+
+
+def retry(words: Sequence[str]) -> int:
+    """Put failed requests back; a crawl that is over goes on with them, and is followed here."""
+    parse = parser(
+        "vscrapy retry",
+        "Run failed requests of a crawl again, each once: all of them, or those like failure N. A "
+        "crawl that is over goes on with them, and is followed here to its end.",
+        "vscrapy retry 1a2b 3",
+    )
+    parse.add_argument("crawl", metavar="ID")
+    parse.add_argument("number", metavar="N", nargs="?", default=ALL, help="of `vscrapy errors`")
+    options = parse.parse_all(words)
+    number = failure_of(options.number, "retry")
+    with open_store(options) as opened:
+        store = need(opened)
+        crawl_id = find_crawl(options.crawl, store)
+        with Session.connect(store.url, kind=TERMINAL) as session:
+            crawl, retried = session.retry(crawl_id, number)
+            sys.stdout.write(f"crawl {crawl_id}: {retried}\n")
+            sys.stdout.flush()
+            if not retried.reopened:
+                return 0
+            return finish(crawl, Terminal(LineFormat(), sys.stderr))
 
 
 def _order(file: str, spec: CrawlSpec) -> Order:

@@ -18,7 +18,7 @@ from vscrapy_magic.sender.cells import set_source
 
 LINE_MAGICS: Final = (
     *("vconnect", "vcrawl", "vdebug", "verrors", "vfetch", "vitems", "vlist", "vlogs", "vpanel"),
-    *("vpatch", "vpush", "vreplay", "vset", "vstop", "vview", "vworkers"),
+    *("vpatch", "vpush", "vreplay", "vretry", "vset", "vstop", "vview", "vworkers"),
 )
 CELL_MAGICS: Final = ("vcrawl",)
 # Attributes of the shell.

@@ -8,8 +8,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ from vscrapy_magic.sender.follow import Follower, Listener, sender_line
 from vscrapy_magic.sender.items import FailureList, Items
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.sender.patching import Patched, patch, spider_order
+from vscrapy_magic.sender.retrying import Choice, Retried
 from vscrapy_magic.sender.spool import CrawlEnd, Spool
 from vscrapy_magic.store.codes import Codes
 from vscrapy_magic.store.collectors import Kept
@@ -29,8 +30,9 @@ from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.feed_journal import Note
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine
-from vscrapy_magic.store.messages import Bundle, CrawlState
+from vscrapy_magic.store.messages import Bundle, CrawlState, SessionRecord
 from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.retries import Retries
 from vscrapy_magic.store.values import read_stat
 from vscrapy_magic.store.views import CrawlView
 
@@ -40,6 +42,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class Home(Protocol):
+    """The session that a crawl belongs to, or is watched by."""
+
+    @property
+    def record(self) -> SessionRecord:
+        """How it presents itself."""
+
+    def check(self) -> None:
+        """Raises a `StateError` when it cannot own crawls."""
+
+    def pulse(self) -> None:
+        """To be called a few times a second, while a crawl is followed."""
+
+    def adopt(self, crawl: "Crawl") -> None:
+        """A crawl is followed again."""
 
 
 class Crawl:
@@ -59,8 +78,9 @@ class Crawl:
         *,
         collecting: Collecting | None = None,
         feeds: Feeds | None = None,
-        pulse: Callable[[], None] = lambda: None,
+        home: Home | None = None,
     ) -> None:
+        self._home = home
         self._store = store
         self._spool = spool
         self._view = view
@@ -78,17 +98,21 @@ class Crawl:
         if store is None or collecting is None:
             self._over.set()
         else:
-            collecting.tell, collecting.began = self._tell, self._began
-            collecting.cut = self._cut
-            self._follower = Follower(
-                store,
-                spool,
-                view,
-                _Dispatch(self),
-                collecting=collecting,
-                deliver=self._deliver,
-                pulse=pulse,
-            )
+            self._follower = self._follower_of(store, collecting)
+
+    def _follower_of(self, store: Store, collecting: Collecting) -> Follower:
+        collecting.tell, collecting.began = self._tell, self._began
+        collecting.cut = self._cut
+        pulse = self._home.pulse if self._home is not None else lambda: None
+        return Follower(
+            store,
+            self._spool,
+            self._view,
+            _Dispatch(self),
+            collecting=collecting,
+            deliver=self._deliver,
+            pulse=pulse,
+        )
 
     def follow(self) -> None:
         """Begin to collect; called once, by the session."""
@@ -233,6 +257,44 @@ class Crawl:
         store = self._need_store()
         order = spider if isinstance(spider, Order) else spider_order(spider, self._view.spec)
         return patch(store, self._view, order, self._spool)
+
+    def retry(self, number: int | None = None) -> Retried:
+        """Put failed requests back, each once; a crawl that is over goes on with them.
+
+        Of what a request had brought before it failed nothing comes twice, as far as it is the
+        same. A crawl that goes on belongs to this session, which collects it: `wait` waits again.
+
+        Args:
+            number: of a failure: all of its kind at its place; None: all.
+
+        Raises:
+            ConfigError: there is no failure of that number.
+            StateError: the crawl is about to end, or was lost; or no session is open for it.
+        """
+        home, store = self._home, self._need_store()
+        if home is None:
+            raise StateError(f"crawl {self.id}: open a session, then session.retry({self.id!r})")
+        home.check()
+        choice = Choice(self._spool, number)
+        put = Retries(store).put_back(self.id, choice.requests, home.record.session)
+        if put.reopened:
+            self._go_on(store, home)
+        return choice.mark(put)
+
+    def _go_on(self, store: Store, home: Home) -> None:
+        """Follow a crawl that was over and is open again."""
+        collecting = Collecting(store, self._spool, home.record)
+        collecting.begin()
+        self._spool.forget_end()
+        view = Crawls(store).view(self.id)
+        with self._lock:
+            self._view, self._collecting = view, collecting
+            self._listeners.clear()  # they have heard of the end
+            self._over.clear()
+            self._feeds = Feeds.find(self._spool.folder) if collecting.claim is not None else None
+        home.adopt(self)
+        self._follower = self._follower_of(store, collecting)
+        self._follower.start()
 
     @property
     def feeds(self) -> tuple[str, ...]:
@@ -381,6 +443,7 @@ class Crawl:
             self._spool.keep_end(CrawlEnd(view=msgspec.msgpack.encode(view), stats=stats))
             collecting.leave()
         self.complete_feeds()
+        self._spool.rest()
         with self._lock:
             self._view = view
             self._over.set()

@@ -115,6 +115,9 @@ class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         cause: what an errback or a `process_exception` was called with.
         frames: those in the user's code, outermost first.
         log: the lines logged before it.
+        delivered: content keys of what else its run had brought, 8 bytes each, joined; stands in
+            the first failure of a commit.
+        delivered_more: whether it had brought more than is listed there.
         attempt: which run of the lease it was.
     """
 
@@ -140,6 +143,8 @@ class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: int = 1
     code_version: int = 1
     time_ms: int = 0
+    delivered: bytes = b""
+    delivered_more: bool = False
 
 
 class FailureGroup(msgspec.Struct, frozen=True):
@@ -148,11 +153,13 @@ class FailureGroup(msgspec.Struct, frozen=True):
     Attributes:
         numbers: places of its failures in the crawl, from 1.
         workers: who met them, sorted.
+        retried: how many of them were put back.
     """
 
     first: FailureRecord
     numbers: tuple[int, ...]
     workers: tuple[str, ...]
+    retried: int = 0
 
     @property
     def count(self) -> int:

@@ -211,8 +211,8 @@ class Desk:
             spec = self._specs.get(crawl_id)
             if spec is None or crawl.state is None or crawl.state in FINAL_STATES:
                 self._crawls.sweep(crawl_id)
-            elif spec.session and spec.session in beat.gone_sessions:
-                why = beat.gone_sessions[spec.session]
+            elif crawl.session in beat.gone_sessions:
+                why = beat.gone_sessions[crawl.session]
                 self._crawls.cancel(crawl_id, Mover.WORKER, why=why)
             else:
                 wanted[crawl_id] = Wanted(crawl, spec)
@@ -232,11 +232,6 @@ class Desk:
         claims = [tenant.token for tenant in tenants if tenant.starts]
         try:
             control = Frontier(self._store, crawl.crawl_id).renew(tokens, claims=claims).control
-        except CrawlNotFoundError:
-            logger.info("Crawl %s is past its retention", crawl.crawl_id)
-            return False
-        try:
-            control = Frontier(self._store, crawl.crawl_id).renew(tokens).control
         except CrawlNotFoundError:
             logger.info("Crawl %s is past its retention", crawl.crawl_id)
             return False

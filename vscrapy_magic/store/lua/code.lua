@@ -11,13 +11,6 @@ local TRIAL_JOINS_MS = 10000 -- for a child that has loaded the code: its place 
 local LIMITS = {limit_items = 'CLOSESPIDER_ITEMCOUNT', limit_pages = 'CLOSESPIDER_PAGECOUNT',
   limit_errors = 'CLOSESPIDER_ERRORCOUNT', limit_timeout_ms = 'CLOSESPIDER_TIMEOUT'}
 
-local function wake_worker(worker)
-  local key = 'vscrapy:wake:' .. worker
-  redis.call('LPUSH', key, 'c')
-  redis.call('LTRIM', key, 0, 0)
-  redis.call('PEXPIRE', key, 60000)
-end
-
 -- Members that do not make way for newer code already.
 local function members_staying()
   local staying = {}
