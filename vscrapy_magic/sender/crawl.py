@@ -271,9 +271,12 @@ class Crawl:
             ConfigError: there is no failure of that number.
             StateError: the crawl is about to end, or was lost; or no session is open for it.
         """
-        home, store = self._home, self._need_store()
-        if home is None:
-            raise StateError(f"crawl {self.id}: open a session, then session.retry({self.id!r})")
+        home, store = self._home, self._store
+        if home is None or store is None:
+            raise StateError(
+                f"crawl {self.id} was read from this disk: `vs.connect().retry({self.id!r})`, "
+                f"%vretry or `vscrapy retry {self.id}` puts its failures back"
+            )
         home.check()
         choice = Choice(self._spool, number)
         put = Retries(store).put_back(self.id, choice.requests, home.record.session)
