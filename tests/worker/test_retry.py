@@ -1,6 +1,5 @@
 """Failed requests that are put back run again, once, and nothing comes twice of what had come."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,9 @@ import pytest
 from tests.waiting import wait_until
 from tests.worker.crew import HEAD, Workers
 from tests.worker.test_patch import order
-from vscrapy_magic.errors import ConfigError, StateError
+from vscrapy_magic.cli import main
+from vscrapy_magic.config import URL_VARIABLE
+from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.session import Session
 from vscrapy_magic.sender.spool import SPOOL_VARIABLE
@@ -154,6 +155,34 @@ def test_wrong_numbers_and_crawls_without_failures_are_one_clear_line(session: S
     with pytest.raises(ConfigError, match="no failure 3: there are 0"):
         crawl.retry(3)
     assert str(crawl.retry()) == "nothing to put back"
-    with contextlib.suppress(StateError):
-        crawl.stop()
-    assert HEAD
+
+
+def test_terminal_patches_and_retries(
+    session: Session,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, store.url)
+    monkeypatch.chdir(tmp_path)
+    failing = FAILING % (200, "", "0.3")
+    crawl = begin(session, failing)
+    wait_until(lambda: len(crawl.failures) == 2, 20, "failures")
+    mended = (FAILING % (200, "", "0")).replace("n in (1, 2) and", "False and")
+    mended = mended.replace('"n": n,', '"n": n, "v": 2,')
+    (tmp_path / "mended.py").write_text(HEAD + mended)
+    assert main(["patch", crawl.id[:6], "mended.py"]) == 0
+    assert f"crawl {crawl.id}: code version 2 is in force after" in capsys.readouterr().out
+    assert ended(crawl) is CrawlState.FINISHED
+    assert {item.get("v") for item in crawl.items} == {None, 2}
+    assert crawl.source(2)[0].files["mended.py"]
+    assert main(["retry", crawl.id]) == 0
+    said = capsys.readouterr()
+    assert f"crawl {crawl.id}: 2 failed requests are put back; the crawl goes on" in said.out
+    assert "finished" in said.err
+    with Session.connect(store.url, kind="test") as other:
+        found = other.attach(crawl.id)
+        assert {(item["n"], item["part"]) for item in found.items} == set(all_of(200))
+    assert main(["patch", crawl.id, "mended.py"]) == 2
+    assert "its code stays as it is" in capsys.readouterr().err
