@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.waiting import wait_until
@@ -46,8 +47,8 @@ def session(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield opened
 
 
-def begin(session: Session, source: str) -> Crawl:
-    return session.place(order(source))
+def begin(session: Session, source: str, **settings: float) -> Crawl:
+    return session.place(msgspec.structs.replace(order(source), settings=settings))
 
 
 def ended(crawl: Crawl) -> CrawlState:
@@ -166,10 +167,10 @@ def test_terminal_patches_and_retries(
 ) -> None:
     monkeypatch.setenv(URL_VARIABLE, store.url)
     monkeypatch.chdir(tmp_path)
-    failing = FAILING % (200, "", "0.3")
-    crawl = begin(session, failing)
+    failing = FAILING % (90, "", "0")
+    crawl = begin(session, failing, DOWNLOAD_DELAY=0.1)
     wait_until(lambda: len(crawl.failures) == 2, 20, "failures")
-    mended = (FAILING % (200, "", "0")).replace("n in (1, 2) and", "False and")
+    mended = (FAILING % (90, "", "0")).replace("n in (1, 2) and", "False and")
     mended = mended.replace('"n": n,', '"n": n, "v": 2,')
     (tmp_path / "mended.py").write_text(HEAD + mended)
     assert main(["patch", crawl.id[:6], "mended.py"]) == 0
@@ -183,6 +184,6 @@ def test_terminal_patches_and_retries(
     assert "finished" in said.err
     with Session.connect(store.url, kind="test") as other:
         found = other.attach(crawl.id)
-        assert {(item["n"], item["part"]) for item in found.items} == set(all_of(200))
+        assert {(item["n"], item["part"]) for item in found.items} == set(all_of(90))
     assert main(["patch", crawl.id, "mended.py"]) == 2
     assert "its code stays as it is" in capsys.readouterr().err
