@@ -75,6 +75,7 @@ def test_finished_crawl_goes_on_with_its_failed_requests(session: Session, tmp_p
     assert set(missing) == {(1, "last"), (2, "last")}
     mended.touch()
 
+    lines = len(crawl.logs(pattern="Spider opened"))
     done = crawl.retry()
     assert (done.count, done.reopened) == (2, True)
     assert not crawl.is_over
@@ -83,6 +84,7 @@ def test_finished_crawl_goes_on_with_its_failed_requests(session: Session, tmp_p
     assert len(crawl.failures) == 2
     assert [group.retried for group in crawl.failures.groups()] == [2]
     assert crawl.stats["retry/vretry"] == 2
+    assert len(crawl.logs(pattern="Spider opened")) == lines + 1
     again = crawl.retry()
     assert (again.count, again.reopened) == (0, False)
     assert again.notes == ("2 failures were put back before",)

@@ -7,13 +7,13 @@ read from the spool, so it is there when the server is long gone.
 import logging
 import re
 import threading
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from vscrapy_magic.errors import ConfigError, StateError, StoreError
+from vscrapy_magic.sender.account import describe, time_stats
 from vscrapy_magic.sender.collecting import Collecting, described
 from vscrapy_magic.sender.feeds import Feeds, export
 from vscrapy_magic.sender.follow import Follower, Listener, sender_line
@@ -29,15 +29,12 @@ from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.feed_journal import Note
 from vscrapy_magic.store.keys import CrawlId
-from vscrapy_magic.store.logs import LogLine
+from vscrapy_magic.store.logs import LogLine, Logs
 from vscrapy_magic.store.messages import Bundle, CrawlState, SessionRecord
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.retries import Retries
 from vscrapy_magic.store.values import read_stat
 from vscrapy_magic.store.views import CrawlView
-
-if TYPE_CHECKING:
-    import datetime
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +153,7 @@ class Crawl:
         end = self._spool.end
         raw = end.stats if end is not None else self._stats_now()
         stats = {key: read_stat(value) for key, value in raw.items()}
-        return stats | _times(self._view)
+        return stats | time_stats(self._view)
 
     def _stats_now(self) -> dict[str, bytes]:
         return Crawls(self._store).stats(self.id) if self._store is not None else {}
@@ -278,13 +275,13 @@ class Crawl:
                 f"%vretry or `vscrapy retry {self.id}` puts its failures back"
             )
         home.check()
-        choice = Choice(self._spool, number)
+        choice, log_end = Choice(self._spool, number), Logs(store).end(self.id)
         put = Retries(store).put_back(self.id, choice.requests, home.record.session)
         if put.reopened:
-            self._go_on(store, home)
+            self._go_on(store, home, log_end)
         return choice.mark(put)
 
-    def _go_on(self, store: Store, home: Home) -> None:
+    def _go_on(self, store: Store, home: Home, log_end: str) -> None:
         """Follow a crawl that was over and is open again."""
         collecting = Collecting(store, self._spool, home.record)
         collecting.begin()
@@ -297,6 +294,7 @@ class Crawl:
             self._feeds = Feeds.find(self._spool.folder) if collecting.claim is not None else None
         home.adopt(self)
         self._follower = self._follower_of(store, collecting)
+        self._follower.log_after = log_end
         self._follower.start()
 
     @property
@@ -464,25 +462,6 @@ class _Dispatch:
         self.ended = crawl._ended
 
 
-def describe(view: CrawlView) -> str:
-    """One crawl in one line: `1a2b3c4d quotes finished: 96 items, 12 pages, 1 failure in 3.1 s`."""
-    totals = view.totals
-    why = f" ({view.why or view.close_reason})" if view.why or view.close_reason else ""
-    if not view.why and view.close_reason == view.state:
-        why = ""
-    end_ms = view.ended_ms if view.over else int(time.time() * 1000)
-    seconds = max(0, end_ms - (view.started_ms or view.created_ms)) / 1000
-    counts = (
-        f"{_count(totals.items, 'item')}, {_count(totals.pages, 'page')}, "
-        f"{_count(totals.failures, 'failure')}"
-    )
-    return f"{view.crawl_id} {view.spec.spider} {view.state}{why}: {counts} in {seconds:.1f} s"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _level(level: str | int) -> int:
     if isinstance(level, int):
         return level
@@ -492,22 +471,3 @@ def _level(level: str | int) -> int:
     if not isinstance(number, int):
         raise ConfigError(f"{level!r} is no log level; there are {', '.join(_LEVELS)}")
     return number
-
-
-def _times(view: CrawlView) -> dict[str, Any]:
-    """Stats that are facts of the crawl's clock."""
-    times: dict[str, Any] = {}
-    if view.started_ms:
-        times["start_time"] = _utc(view.started_ms)
-    if view.over and view.ended_ms:
-        times["finish_time"] = _utc(view.ended_ms)
-        times["finish_reason"] = view.close_reason
-        if view.started_ms:
-            times["elapsed_time_seconds"] = (view.ended_ms - view.started_ms) / 1000
-    return times
-
-
-def _utc(time_ms: int) -> "datetime.datetime":
-    import datetime
-
-    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)

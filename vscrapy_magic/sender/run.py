@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from vscrapy_magic.errors import ConfigError, StoreError
+from vscrapy_magic.sender.account import describe
 from vscrapy_magic.sender.collecting import kept_hint
-from vscrapy_magic.sender.crawl import Crawl, describe
+from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order
