@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 
-.PHONY: demo test check format notebook
+.PHONY: demo test parity check format notebook
 
 # A crawl of the bundled demo site on two workers of this machine.
 demo: $(INSTALLED)
@@ -25,6 +25,10 @@ $(DEVELOPED): $(INSTALLED)
 # All checks, then all tests; one that fails is run again, and its first failure is shown (R).
 test: check
 	$(BIN)/python -m pytest -n 2 --reruns 2 -m "not soak and not matrix and not load"
+
+# Every feature of Scrapy on 1, 2 and 4 workers, as in plain Scrapy; writes docs/parity.md.
+parity: $(DEVELOPED)
+	$(BIN)/python -m tests.parity
 
 check: $(DEVELOPED)
 	$(BIN)/ruff format --check .

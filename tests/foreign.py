@@ -1,4 +1,4 @@
-"""The foreign place: another Python minor version, with this package installed as a user has it."""
+"""The foreign place: another Python, the oldest Scrapy, this package installed as a user has it."""
 
 import fcntl
 import os
@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+OLDEST = "2.13"  # of the releases of Scrapy that are supported
 PREFERRED = ("3.12", "3.13", "3.11", "3.14")
 INSTALL_S = 240.0
 
 
-def other_python() -> tuple[str, str] | None:
-    """Path and version of a Python of another minor version than this one's, if there is one."""
+def other_python(*versions: str) -> tuple[str, str] | None:
+    """Path and version of a Python of another minor version than this one's, if there is one.
+
+    Args:
+        versions: those that will do, the best first; any when none is named.
+    """
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for version in PREFERRED:
+    for version in versions or PREFERRED:
         if version == running:
             continue
         places = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), reverse=True)
@@ -74,8 +79,9 @@ def foreign_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _install(python: str, folder: Path) -> None:
     subprocess.run([python, "-m", "venv", str(folder)], check=True, timeout=INSTALL_S)
+    wanted = (f"scrapy=={OLDEST}.*", str(REPOSITORY))
     installed = subprocess.run(
-        [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", str(REPOSITORY)],
+        [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *wanted],
         capture_output=True,
         text=True,
         check=False,

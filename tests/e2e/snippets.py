@@ -520,9 +520,7 @@ ITEM_CELLS = [
         ),
     ),
 ]
-PIPE = (
-    "class Pipe:\n    def process_item(self, item):\n        item['v'] = WORD\n        return item"
-)
+PIPE = "class Pipe:\n    def process_item(self, item, *_):\n        item['v'] = WORD\n        return item"
 COMPONENTS = [
     one(
         "pipeline as a class",
@@ -553,14 +551,14 @@ COMPONENTS = [
         "downloader middleware",
         "changed",
         S,
-        "class Mw:\n    def process_response(self, request, response):\n        return response.replace(body=b'changed')",
+        "class Mw:\n    def process_response(self, request, response, **_):\n        return response.replace(body=b'changed')",
         q("response.text", "custom_settings = {'DOWNLOADER_MIDDLEWARES': {Mw: 543}}"),
     ),
     one(
         "spider middleware",
         "seen",
         S,
-        "class Mw:\n    async def process_spider_output(self, response, result):\n        async for each in result:\n            each['v'] = 'seen'\n            yield each",
+        "class Mw:\n    async def process_spider_output(self, response, result, *_, **__):\n        async for each in result:\n            each['v'] = 'seen'\n            yield each",
         q("1", "custom_settings = {'SPIDER_MIDDLEWARES': {Mw: 543}}"),
     ),
     one(
@@ -650,7 +648,7 @@ FILES = [
         "mod",
         S,
         q("1", "custom_settings = {'ITEM_PIPELINES': {'mine_e.Pipe': 1}}"),
-        mine_e="class Pipe:\n    def process_item(self, item):\n        item['v'] = 'mod'\n        return item\n",
+        mine_e="class Pipe:\n    def process_item(self, item, *_):\n        item['v'] = 'mod'\n        return item\n",
     ),
     one("star import of a module", 7, S, "from mine_f import *", q("N"), mine_f="N = 7\n"),
     one("file that is read", "a,b", S, q("open('rows.csv').read()"), **{"rows.csv": "a,b"}),

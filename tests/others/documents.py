@@ -12,9 +12,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import scrapy
+
+from tests.foreign import locked, session_folder
 
 FETCH_S = 120.0
 _DIRECTIVE = re.compile(r"( *)\.\. code-block:: *python$")
+_DEFINES = re.compile(r"^\s*(class|def|async def) ", re.MULTILINE)
 _OPTION = re.compile(r"\s+:[\w-]+:")
 
 
@@ -32,6 +36,24 @@ class Documents:
         found = [block for block in _blocks(path.read_text()) if re.search(pattern, block)]
         assert len(found) == 1, f"{len(found)} examples of {document} have {pattern}"
         return found[0]
+
+    def code(self) -> list[tuple[str, str]]:
+        """Document and text of each block of Python code that defines a class or a function."""
+        (root,) = self.folder.glob("*/docs")
+        return [
+            (str(path.relative_to(root).with_suffix("")), block)
+            for path in sorted(root.rglob("*.rst"))
+            for block in _blocks(path.read_text())
+            if _DEFINES.search(block)
+        ]
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Documents:
+    """Those of the installed release; fetched once per session, whichever process comes first."""
+    shared = session_folder(tmp_path_factory)
+    with locked(shared / "documents.lock"):
+        return Documents(scrapy.__version__, shared / "documents")
 
 
 def _fetch(release: str, folder: Path) -> None:

@@ -1,17 +1,21 @@
 """Spiders that nobody here wrote: where each is found, and what is put in place of its hosts.
 
-Hosts are replaced mechanically. Where a documented example leaves something to its reader (a name,
-`pass  # ... scrape shop here ...`), that is filled in, and listed here.
+Whole spiders; `parts.py`, `items.py`, `methods.py` and `fragments.py` have what needs a spider
+around it, and `left_out.py` what cannot run, and why. Hosts are replaced mechanically. Where a
+documented example leaves something to its reader (a name, `pass  # ... scrape shop here ...`), that
+is filled in, and listed here.
 """
 
-import re
 import subprocess
 import sys
-import textwrap
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.others import items
 from tests.others.documents import Documents
+from tests.others.example import Example, Made, Pairs, replaced
+from tests.others.fragments import FRAGMENTS
+from tests.others.methods import METHODS
+from tests.others.parts import COMPONENTS
 
 # The module that documented examples import their items from.
 ITEMS = """
@@ -39,9 +43,17 @@ class Product(scrapy.Item):
     stock = scrapy.Field()
     last_updated = scrapy.Field()
 """
+# Modules of the same project that are examples themselves.
+MODULES = {
+    "pipelines.py": ("topics/settings", "Missing price data"),
+    "ItemLoaders.py": (
+        "topics/loaders",
+        r"default_output_processor = TakeFirst\(\)\n\n    name_in",
+    ),
+}
+XML = "def remove_cdata(text):\n    return text.upper()\n"
 OLDEST = "2.13.4"  # its documentation logs in with FormRequest.from_response
 
-Pairs = tuple[tuple[str, str], ...]
 TUTORIAL: Pairs = (("https://quotes.toscrape.com", "{demo}/quotes"),)
 BOOKS: Pairs = (("https://books.toscrape.com", "{demo}"),)
 EXAMPLE: Pairs = (
@@ -53,45 +65,6 @@ EXAMPLE: Pairs = (
     ),
     (r"(class MySpider\(SitemapSpider\):\n)", r'\1    name = "sitemap"\n'),
 )
-
-
-@dataclass(frozen=True)
-class Example:
-    """One of them.
-
-    Attributes:
-        document: of Scrapy's documentation.
-        pattern: found in one block of that document alone.
-        kind: the spider's class.
-        pairs: patterns, and what is put in their place; `{demo}` and `{pages}` are addresses.
-        oldest: of the documentation of `OLDEST`, not of the installed release.
-        wrapped: a class that the block is a method of.
-        as_file: also run by `vscrapy runspider`.
-    """
-
-    name: str
-    document: str
-    pattern: str
-    kind: str
-    pairs: Pairs
-    args: dict[str, str] = field(default_factory=dict)
-    oldest: bool = False
-    wrapped: str = ""
-    as_file: bool = False
-
-    def text(self, documents: Documents, sites: dict[str, str]) -> str:
-        block = documents.example(self.document, self.pattern)
-        if self.wrapped:
-            imports, _, method = block.partition("\n\n\n")
-            block = f"{imports}\n{self.wrapped}\n{textwrap.indent(method, '    ')}"
-        return replaced(block, self.pairs, sites)
-
-
-def replaced(text: str, pairs: Pairs, sites: dict[str, str]) -> str:
-    """A text with its hosts replaced."""
-    for pattern, words in pairs:
-        text = re.sub(pattern, words.format(**sites), text)
-    return text
 
 
 EXAMPLES = (
@@ -260,6 +233,13 @@ EXAMPLES = (
         EXAMPLE,
     ),
     Example(
+        "SitemapSpider",
+        "topics/spiders",
+        r"sitemap\.xml\"\]\n\n    def parse\(",
+        "MySpider",
+        EXAMPLE,
+    ),
+    Example(
         "SitemapSpider with rules",
         "topics/spiders",
         r"class MySpider(?s:.*)parse_category",
@@ -319,33 +299,13 @@ TEMPLATES: dict[str, tuple[str, Pairs]] = {
 }
 
 
-@dataclass(frozen=True)
-class Made:
-    """A spider, ready to be run: its class, its source, its arguments."""
-
-    name: str
-    kind: str
-    text: str
-    args: dict[str, str]
-
-    @property
-    def stem(self) -> str:
-        """The name of its file."""
-        return re.sub(r"\W", "_", self.name)
-
-    @property
-    def words(self) -> list[str]:
-        """Its arguments on a command line."""
-        return [word for name, value in self.args.items() for word in ("-a", f"{name}={value}")]
+ALL = (*EXAMPLES, *COMPONENTS, *items.ITEMS, *items.FEEDS, *METHODS, *FRAGMENTS)
 
 
 def examples(documents: Documents, sites: dict[str, str]) -> list[Made]:
     """All documented ones."""
     oldest = Documents(OLDEST, documents.folder.parent)
-    return [
-        Made(x.name, x.kind, x.text(oldest if x.oldest else documents, sites), x.args)
-        for x in EXAMPLES
-    ]
+    return [each.made(oldest if each.oldest else documents, sites) for each in ALL]
 
 
 def templates(folder: Path, sites: dict[str, str]) -> list[Made]:
@@ -365,4 +325,4 @@ def _generated(template: str, folder: Path, sites: dict[str, str]) -> Made:
     # genspider keeps the port in the domain, which no host name matches.
     own: Pairs = ((r'allowed_domains = \[".*"\]', 'allowed_domains = ["127.0.0.1"]'),)
     kind = f"Made{template.capitalize()}Spider"
-    return Made(template, kind, replaced(text, (*own, *pairs), sites), {})
+    return Made(template, kind, replaced(text, (*own, *pairs), sites))

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -96,12 +97,49 @@ def machines(base: str) -> dict[str, tuple[str, str]]:
     return made | {path: (HTML, page(path, f"<h1>{path}</h1>")) for path in paths}
 
 
+def made(path: str, headers: Mapping[str, str]) -> tuple[str, str]:
+    """Pages without number, and those that depend on who asks; no text when there is none."""
+    _, kind, *rest = path.partition("?")[0].split("/")
+    if kind == "page":
+        files = links(*(f"/file/{rest[0]}.{n}" for n in range(2)))
+        return HTML, page(rest[0], f"<h1>Page {rest[0]}</h1>{files}")
+    if kind == "file":
+        return PLAIN, f"What is in {rest[0]}"
+    if kind == "headers":
+        names = ("Authorization", "Cookie", "Referer", "X-ID")
+        return JSON, json.dumps({name: headers.get(name) for name in names})
+    if kind == "declared":
+        return HTML, '<head><meta charset="cp1252"></head><h1>caf\u00e9</h1>'
+    if kind in {
+        "render.png",
+        "render.html",
+        "token",
+        "categories",
+        "index.html",
+        "otherpage",
+        "s",
+        "post",
+    }:
+        return HTML, page(kind, f"<h1>{path}</h1>")
+    return HTML, ""
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     pages: dict[str, tuple[str, str]]
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.do_GET()
+
     def do_GET(self) -> None:
-        kind, text = self.pages.get(self.path, (HTML, ""))
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        kind, text = self.pages.get(self.path) or made(self.path, dict(self.headers.items()))
         body = text.encode()
         self.send_response(200 if body else 404)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")

@@ -103,11 +103,12 @@ class Crawl:
         args: dict[str, str] | None = None,
         settings: dict[str, Any] | None = None,
         name: str = "spider.py",
+        variables: dict[str, str] | None = None,
         **fields: Any,
     ) -> None:
         self.store = store
         self.crawls = Crawls(store)
-        bundle = Bundle(files={name: source.encode()}, entry=name)
+        bundle = Bundle(files={name: source.encode()}, entry=name, env=variables or {})
         digest = hashlib.sha256(encode(bundle)).hexdigest()
         self.spec = CrawlSpec(
             crawl_id=new_crawl_id(),

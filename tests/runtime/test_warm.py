@@ -1,5 +1,10 @@
 """What a zygote has done beforehand: its children have nothing left to import."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 from tests.waiting import wait_until
 from tests.worker.crew import Ordered, Workers, workers
 from vscrapy_magic.demo.site import DemoSite
@@ -28,3 +33,22 @@ def test_a_child_imports_nothing_for_its_first_page(store: Store) -> None:
         (item,) = crawl.items()
         assert item["title"]
         assert item["came"] == [REACTOR]
+
+
+GREEDY = """
+import sys
+import scrapy.settings.default_settings as defaults
+from vscrapy_magic.runtime.warm import warm
+defaults.DOWNLOAD_HANDLERS_BASE["greedy"] = "greedy.Handler"
+warm()
+sys.exit(int("twisted.internet.reactor" in sys.modules))
+"""
+
+
+def test_no_reactor_is_installed_by_what_is_imported_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "greedy.py").write_text("from twisted.internet import reactor\nHandler = reactor\n")
+    places = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+    assert not subprocess.run(
+        [sys.executable, "-c", GREEDY], env=environment, check=False
+    ).returncode

@@ -9,6 +9,7 @@ import pytest
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.options import (
     CrawlOptions,
+    no_effect_notes,
     parse_line,
     parse_words,
     parser,
@@ -151,3 +152,13 @@ def test_a_setting_that_is_nearly_scrapys_gets_a_hint() -> None:
         ["DOWNLOAD_DLEAY", "MY_OWN", "DOWNLOAD_DELAYS"], known, ["DOWNLOAD_DELAYS"]
     )
     assert note == "-s DOWNLOAD_DLEAY: Scrapy has no such setting; did you mean DOWNLOAD_DELAY?"
+
+
+def test_what_workers_cannot_do_is_said_when_it_is_set() -> None:
+    defaults = {"JOBDIR": None, "SCHEDULER": "scrapy.core.scheduler.Scheduler", "OTHER": ["x"]}
+    assert no_effect_notes(defaults) == []
+    said = no_effect_notes(defaults | {"JOBDIR": "job", "STATS_CLASS": "mine.Stats"})
+    assert [note.partition(":")[0] for note in said] == [
+        "JOBDIR has no effect",
+        "STATS_CLASS has no effect",
+    ]

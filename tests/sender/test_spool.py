@@ -139,6 +139,23 @@ def test_failures_are_grouped_by_place_with_their_workers(tmp_path: Path) -> Non
         ]
 
 
+def test_failures_that_are_only_counted_count_in_their_group(tmp_path: Path) -> None:
+    tally = msgspec.structs.replace(failure("a", "w2"), counted=7)
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([output(1, [], [failure("a"), failure("b")]), output(2, [], [tally])])
+        spool.keep([output(3, [], [failure("a"), tally])])
+    with Spool(tmp_path, CRAWL) as spool:
+        failures = FailureList(spool)
+        groups = failures.groups()
+        assert [(g.first.place, g.count, g.left_out) for g in groups] == [
+            ("a", 16, 14),
+            ("b", 1, 0),
+        ]
+        assert (groups[0].numbers, groups[0].workers) == ((1, 3), ("w1", "w2"))
+        assert (len(failures), failures.left_out) == (3, 14)
+        assert [record.place for record in failures] == ["a", "b", "a"]
+
+
 def test_a_buried_request_is_a_failure_with_its_address(tmp_path: Path) -> None:
     request = Codec().encode({"url": "http://site/kills"})
     entry = msgspec.structs.replace(output(1), failure_count=1, buried=request)

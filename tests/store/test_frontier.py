@@ -194,6 +194,32 @@ def test_limits_close_the_whole_crawl(store: Store) -> None:
     assert reply.leases == ()
 
 
+def test_pages_without_an_item_are_counted_over_all_children(store: Store) -> None:
+    crawl = order(store, limits=CloseLimits(no_item_pages=5))
+    a, b = started(crawl, "a", "b", urls=9)
+    assert a.step(pages=4).state is CrawlState.RUNNING
+    assert b.step(pages=1, item_count=1, items=b"1").state is CrawlState.RUNNING
+    assert a.step(pages=4).state is CrawlState.RUNNING
+    reply = b.step(pages=1)
+    assert reply.close_reason == "closespider_pagecount_no_item"
+
+
+def test_a_child_without_items_ends_no_crawl_whose_others_have_some(store: Store) -> None:
+    crawl = order(store, limits=CloseLimits(no_item_ms=60_000))
+    a, b = started(crawl, "a", "b", urls=9)
+    meta = crawl_key(crawl.crawl_id, "meta")
+
+    def period_passes() -> None:
+        store.client.hincrby(meta, "period_ms", -60_000)
+
+    a.step(item_count=1, items=b"1")
+    period_passes()
+    assert b.step().state is CrawlState.RUNNING
+    assert b.step().state is CrawlState.RUNNING
+    period_passes()
+    assert b.step().close_reason == "closespider_timeout_no_item"
+
+
 def test_stop_finishes_what_is_leased(crawl: Frontier, store: Store) -> None:
     (a,) = started(crawl, "a", urls=5)
     (lease, *rest) = a.step(want=3).leases
@@ -388,7 +414,7 @@ def test_stats_of_many_children_become_one(crawl: Frontier, store: Store) -> Non
         )
     a.step(stats=(StatDelta(StatKind.ADD, "who", b"5"),))
     stats = a.step(want_stats=True).stats
-    assert stats == {b"n".decode(): b"4", "f": b"1", "low": b"1", "high": b"9", "who": b"5"}
+    assert stats == {b"n".decode(): b"4", "f": b"1.0", "low": b"1", "high": b"9", "who": b"5"}
 
 
 def test_cookies_reach_the_others_before_later_requests(crawl: Frontier) -> None:

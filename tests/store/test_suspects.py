@@ -6,7 +6,7 @@ from tests.store.driver import Child, order, requests
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.frontier import Frontier
-from vscrapy_magic.store.keys import crawl_key
+from vscrapy_magic.store.keys import MemberToken, crawl_key
 from vscrapy_magic.store.messages import CrawlState, Lease, LeaseKind, SlotLimit
 from vscrapy_magic.store.outputs import Outputs
 from vscrapy_magic.store.values import PlainCodec
@@ -136,6 +136,23 @@ def test_suspects_of_an_owned_slot_wait_for_it(crawl: Frontier) -> None:
     assert b.frontier.wait(b.token, 5)
     (other,) = b.step(want=2).leases  # suspects take turns
     assert (other.attempt, other.origin != lease.origin) == (2, True)
+
+
+def test_the_failure_that_a_death_is_is_kept_once(crawl: Frontier, store: Store) -> None:
+    started(crawl, urls=1)
+    child = Child(crawl, "c")
+    (lease,) = child.step(want=1).leases
+    assert crawl.held(child.token, lease.lease_id) == (lease.payload, 1)
+    for _ in range(2):
+        crawl.reclaim(child.token, suspects=[lease.lease_id], failure=b"packet")
+    (output,) = Outputs(store, crawl.crawl_id).read()
+    assert (output.failures, output.failure_count, output.total_bytes) == (b"packet", 1, 6)
+    assert Crawls(store).view(crawl.crawl_id).totals.failures == 1
+    assert crawl.held(child.token, lease.lease_id) == (b"", 1)
+    (again,) = Child(crawl, "d").step(want=1).leases
+    assert crawl.held(MemberToken("d"), again.lease_id) == (lease.payload, 2)
+    crawl.reclaim(MemberToken("never-seen"), failure=b"packet")
+    assert len(Outputs(store, crawl.crawl_id).read()) == 1
 
 
 @pytest.mark.parametrize(("kind", "name"), [("start", "start()"), ("idle", "spider_idle")])

@@ -17,13 +17,15 @@ import psutil
 from tests.placing import place
 from tests.waiting import wait_until
 from vscrapy_magic.runtime.loader import encode_settings
+from vscrapy_magic.sender.spool import failures_in
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls, new_crawl_id
+from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine, Logs
 from vscrapy_magic.store.messages import Bundle, CrawlSpec, encode
-from vscrapy_magic.store.outputs import Outputs
+from vscrapy_magic.store.outputs import Output, Outputs
 from vscrapy_magic.store.presence import Presence, WorkerView
 from vscrapy_magic.store.values import Codec
 from vscrapy_magic.store.views import CrawlView
@@ -205,13 +207,20 @@ class Ordered:
         )
         return next(line for line in self.lines() if text in line.text)
 
-    def items(self) -> list[dict[str, Any]]:
-        reader, codec, items, entries = Outputs(self.store, self.crawl_id), Codec(), [], []
+    def outputs(self) -> list[Output]:
+        reader, entries = Outputs(self.store, self.crawl_id), list[Output]()
         while more := reader.read(entries[-1].witness if entries else None):
             entries += more
-        for entry in entries:
+        return entries
+
+    def items(self) -> list[dict[str, Any]]:
+        codec, items = Codec(), []
+        for entry in self.outputs():
             items += codec.decode(entry.items) if entry.items else []
         return [record["data"] for record in items]
+
+    def failures(self) -> list[FailureRecord]:
+        return [record for entry in self.outputs() for record in failures_in(entry)]
 
     def numbers(self) -> Counter[int]:
         return Counter(item["n"] for item in self.items())

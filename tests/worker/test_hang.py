@@ -51,7 +51,10 @@ def test_request_that_hangs_for_ever_is_given_up_after_three_kills(store: Store)
         view = crawl.wait(60)
         assert view.state is CrawlState.FINISHED, crawl.log()
         assert crawl.numbers() == dict.fromkeys([0, 2, 3, 4], 1)
-        assert view.totals.failures == 1
+        kinds = [(record.kind, record.type) for record in crawl.failures()]
+        assert kinds == [*[("crash", "Hang")] * 3, ("buried", "buried")]
+        assert crawl.failures()[0].url == "data:text/plain,1"
+        assert view.totals.failures == 4
         text = (
             "the child was killed: it did not answer for 1 s while running; "
             "the request that it worked on gets a strike"

@@ -64,7 +64,7 @@ def urls_given_up(crawl: Ordered) -> list[str]:
     outputs, found = Outputs(crawl.store, crawl.crawl_id), []
     entries = outputs.read()
     while entries:
-        found += [f.url for entry in entries for f in failures_in(entry)]
+        found += [f.url for e in entries for f in failures_in(e) if f.kind == "buried"]
         entries = outputs.read(entries[-1].witness)
     return found
 
@@ -102,7 +102,7 @@ def test_request_that_never_returns_is_given_up_and_its_neighbours_are_not(store
             assert view.state is CrawlState.FINISHED, how + crawl.log()
             assert crawl.numbers() == dict.fromkeys([0, 2, 3, 4, 5], 1), how + crawl.log()
             assert urls_given_up(crawl) == ["data:text/plain,1"]
-            assert view.totals.failures == 1
+            assert view.totals.failures == 4  # three deaths, and that it was given up
             assert crawl.log().count(STRIKE) == 3, how + crawl.log()
 
 
@@ -184,3 +184,9 @@ def test_a_process_that_ends_itself_before_it_works_fails_the_crawl(
         view = crawl.wait(60)
         assert view.state is CrawlState.FAILED, crawl.log()
         assert "while loading, 3 times in a row" in view.why, view
+        deaths = crawl.failures()
+        assert {death.kind for death in deaths} == {"crash"}, deaths
+        assert len({death.group for death in deaths}) == 1
+        if "string_at" in where:
+            assert deaths[0].place.endswith("in __init__")
+            assert deaths[0].traceback.startswith("Fatal Python error: Segmentation fault")

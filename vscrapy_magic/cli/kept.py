@@ -137,8 +137,9 @@ def _group_text(group: FailureGroup) -> str:
     first = group.first
     times = "once" if group.count == 1 else f"{group.count} times"
     numbers = ", ".join(map(str, group.numbers[:_NUMBERS_SHOWN]))
-    more = ", ..." if group.count > _NUMBERS_SHOWN else ""
+    more = ", ..." if len(group.numbers) > _NUMBERS_SHOWN else ""
     where = f" at {first.place}" if first.place else ""
+    times += f" ({group.left_out} of them only counted)" if group.left_out else ""
     on = f" on {', '.join(group.workers)}" if group.workers else ""
     head = f"{first.type}: {first.message}{where}\n  {times}{on} (number {numbers}{more})\n"
     asked = f"  {first.method or 'GET'} {first.url}\n" if first.url else ""
@@ -181,7 +182,8 @@ def _fetch(crawl: Crawl) -> None:
     until = time.monotonic() + FETCH_S
     wanted = crawl.view.totals
     while time.monotonic() < until and not crawl.is_over and not crawl.collected_by:
-        is_here = len(crawl.items) >= wanted.items and len(crawl.failures) >= wanted.failures
+        failures = len(crawl.failures) + crawl.failures.left_out
+        is_here = len(crawl.items) >= wanted.items and failures >= wanted.failures
         if is_here and not crawl.view.over:
             return
         crawl.wait(LOOK_S)

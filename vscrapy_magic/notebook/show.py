@@ -168,6 +168,8 @@ def failures(crawl: Crawl, number: int = 0) -> "Table | FailureText":
         for group in groups
     ]
     note = "%verrors NUMBER explains one and shows its request, response and locals"
+    if crawl.failures.left_out:
+        note += f"; {crawl.failures.left_out:,} are only counted"
     return Table(rows, nothing="no failures", note=note if rows else "")
 
 
@@ -191,7 +193,11 @@ class FailureText:
         if record.url:
             parts.append(f"request: {record.method} {record.url}")
             parts += [f"  {name}: {', '.join(v)}" for name, v in record.headers.items()]
-        if (response := record.response) is not None:
+        response = record.response
+        if record.cause is not None:
+            parts.append(f"called with: {record.cause.type}: {record.cause.message}")
+            response = response or record.cause.response
+        if response is not None:
             parts.append(f"response: {response.status} {response.url}")
             parts += [f"  {name}: {', '.join(v)}" for name, v in response.headers.items()]
             body = response.body.decode(errors="replace")

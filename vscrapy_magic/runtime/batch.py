@@ -4,6 +4,7 @@ Runs in the event loop of a child. A batch is what one step takes from the track
 it turn out to be lost it is built again without them, under the same number.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -83,7 +84,9 @@ class Batch:
             cookies |= taken.cookies
             outputs += taken.outputs
         items = [out.data for out in outputs if out.kind is OutputKind.ITEM]
-        failures = [out.data for out in outputs if out.kind is OutputKind.FAILURE]
+        found = [out for out in outputs if out.kind is OutputKind.FAILURE]
+        failures = [out.data for out in found if not out.tally]
+        failures += _tallies([out for out in found if out.tally])
         requests: list[NewRequest] = [out.new for out in outputs if out.new is not None]
         return {
             "ended": tuple(t.run.lease.lease_id for t in self.taken if t.run and t.ends),
@@ -97,7 +100,7 @@ class Batch:
             "items": item_packet(items) if items else b"",
             "item_count": len(items),
             "failures": item_packet(failures) if failures else b"",
-            "failure_count": len(failures),
+            "failure_count": len(found),
             "pages": counts.pages,
             "errors": counts.errors,
             "stats": tuple(deltas(counts)),
@@ -105,6 +108,17 @@ class Batch:
             "close_reason": next((t.close_reason for t in self.taken if t.close_reason), ""),
             "keep_open": any(t.ends and t.run is not None and t.run.keep_open for t in self.taken),
         }
+
+
+def _tallies(counted: list[Output]) -> list[bytes]:
+    """Failures of which nothing but their number is kept: one record for each group."""
+    counts = Counter(output.tally for output in counted)
+    first = {output.tally: output.data for output in reversed(counted)}
+    packed = []
+    for group, count in counts.items():
+        record = msgspec.msgpack.decode(first[group], type=FailureRecord)
+        packed.append(msgspec.msgpack.encode(msgspec.structs.replace(record, counted=count)))
+    return packed
 
 
 def gather(tracker: Tracker, now: float, *, starving: bool) -> Batch:
@@ -179,7 +193,7 @@ def _take_run(batch: Batch, run: Run, *, ends: bool) -> bool:
 
 def _tell_delivered(run: Run, outputs: list[Output]) -> None:
     """Let the first failure among them know what else its lease has brought: see `%vretry`."""
-    first = next((out for out in outputs if out.kind is OutputKind.FAILURE), None)
+    first = next((o for o in outputs if o.kind is OutputKind.FAILURE and not o.tally), None)
     if first is None or run.lease.kind is not LeaseKind.REQUEST:
         return
     keys, more = run.delivered(outputs)

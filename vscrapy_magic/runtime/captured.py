@@ -72,11 +72,17 @@ def fetched_response(data: Mapping[str, Any]) -> Response:
 
 
 def plain_response(record: FailureRecord) -> Response | None:
-    """The response of a failure, for one who looks at it; None when there was none."""
-    if record.response is None:
+    """The response of a failure, for one who looks at it; None when there was none.
+
+    Of a failed errback it is that of the error which it was called with.
+    """
+    captured = record.response
+    if captured is None and record.cause is not None:
+        captured = record.cause.response
+    if captured is None:
         return None
     try:
         request = request_of(record)
     except (msgspec.MsgspecError, TypeError, ValueError):  # as a newer version sends it
         request = None
-    return response_of(record.response, request)
+    return response_of(captured, request)

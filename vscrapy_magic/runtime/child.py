@@ -7,6 +7,7 @@ main thread; the store is spoken with by threads, and the supervisor by another 
 
 import argparse
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+import msgspec
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapy.utils.log import configure_logging
@@ -24,8 +26,10 @@ from twisted.python.failure import Failure
 from vscrapy_magic.errors import MemberGoneError, StateError, StoreError, VscrapyError
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.runtime import mark
+from vscrapy_magic.runtime.capture import error_of
 from vscrapy_magic.runtime.control import Control
 from vscrapy_magic.runtime.crawl import LeasedCrawler, Seat, post
+from vscrapy_magic.runtime.failures import load_failure, recorder_for
 from vscrapy_magic.runtime.loader import (
     find_spider,
     force_settings,
@@ -34,6 +38,7 @@ from vscrapy_magic.runtime.loader import (
     run_entry,
     write_files,
 )
+from vscrapy_magic.runtime.packages import UnfitError, check_components, needed, why_unfit
 from vscrapy_magic.runtime.report import PipeHandler, Reporter
 from vscrapy_magic.runtime.tracker import lease_in
 from vscrapy_magic.runtime.trial import NotTakenError, Trial
@@ -43,7 +48,7 @@ from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
-from vscrapy_magic.store.messages import ChildOrder, Code, CrawlSpec, decode
+from vscrapy_magic.store.messages import Bundle, ChildOrder, Code, CrawlSpec, Step, decode
 from vscrapy_magic.store.pipes import Command, ExitCode, FromChild, Phase, Report, ToChild
 from vscrapy_magic.store.scratch import hold
 from vscrapy_magic.store.shared import Defaults, Shared
@@ -53,6 +58,8 @@ logger = logging.getLogger(__name__)
 STACK_SIGNAL: Final = signal.SIGUSR2  # writes the stack to stderr, also while the GIL is held
 HANG_SETTING: Final = "VSCRAPY_HANG_TIMEOUT"  # seconds; 0 for never
 CLOSE_SETTING: Final = "VSCRAPY_CLOSE_TIMEOUT"  # seconds
+_DATA: Final = ".scrapy"  # Scrapy's name for it, in the working folder
+_NAMED: Final = 3  # of its files in a line
 _LEVELS_SET: Final = 0  # root lets every record through; handlers have the level
 
 
@@ -63,9 +70,12 @@ class Child:
         self._order = order
         self._reporter = Reporter(order.report_fd)
         self._crawler: LeasedCrawler | None = None
+        self._bundle = Bundle(files={}, entry="")
         self._failure: Failure | None = None
         self._exited = False
         self._trial: Trial | None = None  # until the code that it tries is in force
+        self._secrets: tuple[str, ...] = ()
+        self._code_version = FIRST_CODE
         self._control = Control(order.control_fd, self._obey, self._reporter)
 
     def run(self) -> ExitCode:
@@ -93,6 +103,9 @@ class Child:
             if not self._reporter.connected:
                 sys.stderr.write(f"{exc}\n")
             return ExitCode.STORE_LOST
+        except UnfitError as exc:
+            self._fatal(str(exc))
+            return ExitCode.UNFIT
         except BaseException as exc:  # noqa: BLE001
             # Whatever shipped code does at import, SystemExit included, its author must hear of it.
             return self._fatal("".join(traceback.format_exception(exc)))
@@ -122,24 +135,26 @@ class Child:
         frontier = Frontier(store, spec.crawl_id)
         if self._order.is_trial:
             self._trial = Trial(frontier, self._order, self._reporter.phase)
+        self._code_version = version
         code = Codes(store).get(spec, version)
-        kind, settings = self._load(spec, code, crawls, Shared(store).read())
+        try:
+            kind, settings = self._load(spec, code, crawls, Shared(store).read())
+        except (Exception, SystemExit) as exc:
+            self._tell_of(exc, frontier, joins=True)
+            raise
         if self._trial is None:
             try:
                 self._join(frontier, version)
             except StateError as exc:
                 logger.info("%s", exc)
                 return ExitCode.DONE
-        seat = Seat(
-            frontier,
-            self._order.token,
-            self._reporter.phase,
-            self._order.worker,
-            code_version=version,
-            admit=lambda: self._admit(frontier),
-        )
-        self._crawler = LeasedCrawler(kind, settings, seat)
+        # What is here now stays: looking for garbage costs a tenth from now on (see failures.py).
+        gc.freeze()
+        self._crawler = LeasedCrawler(kind, settings, self._seat(frontier))
         self._loop(spec)
+        if self._failure is not None and not hasattr(self._crawler, "host"):
+            self._tell_of(error_of(self._failure), frontier)
+        _say_what_goes()
         return self._leave(store, frontier)
 
     def _admit(self, frontier: Frontier) -> None:
@@ -169,22 +184,53 @@ class Child:
             fail_point("child_after_leave")
         return code
 
+    def _seat(self, frontier: Frontier) -> Seat:
+        return Seat(
+            frontier,
+            self._order.token,
+            self._reporter.phase,
+            self._order.worker,
+            code_version=self._code_version,
+            admit=lambda: self._admit(frontier),
+            secrets=self._secrets,
+        )
+
+    def _tell_of(self, exc: BaseException, frontier: Frontier, *, joins: bool = False) -> None:
+        """Keep what ends the crawl before there is an engine that could."""
+        if isinstance(exc, VscrapyError) or self._trial is not None:
+            return  # in words of this package, which the crawl's state shows; or no end at all
+        settings = Settings() if self._crawler is None else self._crawler.settings
+        token = self._order.token
+        record = load_failure(exc, recorder_for(self._seat(frontier), settings))
+        packet = msgspec.msgpack.encode([record])
+        try:
+            if joins:
+                self._join(frontier, self._code_version)
+            frontier.step(Step(token=token, seq=1, failures=packet, failure_count=1))
+            if joins:
+                frontier.leave(token)
+        except VscrapyError as failed:
+            logger.info("What ended the crawl is not among its failures: %s", failed)
+
     def _load(
         self, spec: CrawlSpec, code: Code, crawls: Crawls, defaults: Defaults
     ) -> tuple[type[Spider], Settings]:
-        bundle = crawls.bundle(code.bundle)
-        self._reporter.mask(bundle.env.values())
+        self._bundle = bundle = crawls.bundle(code.bundle)
+        self._secrets = tuple(bundle.env.values())
+        self._reporter.mask(self._secrets)
         if self._trial is not None:
-            self._trial.secrets = tuple(value for value in bundle.env.values() if value)
+            self._trial.secrets = tuple(value for value in self._secrets if value)
         folder = Path.cwd()
         write_files(bundle, folder)
         prepare(bundle, folder)
-        settings = read_settings(bundle, spec)
-        self._log_to_pipe(settings)
-        module = run_entry(bundle, folder)
-        kind = find_spider(module, code.spider, settings)
-        own = settings.copy()  # the spider may have a level of its own; copying is slow: only once
-        kind.update_settings(own)
+        with needed(bundle, self._order.worker):
+            settings = read_settings(bundle, spec)
+            self._log_to_pipe(settings)
+            module = run_entry(bundle, folder)
+            kind = find_spider(module, code.spider, settings)
+            own = settings.copy()  # the spider may have a level of its own; slow: only once
+            kind.update_settings(own)
+            check_components(own)
         force_settings(settings, own, code.limits)
         for handler in logging.root.handlers:
             if isinstance(handler, PipeHandler):
@@ -242,6 +288,10 @@ class Child:
     def _crawl(self, crawler: LeasedCrawler, spec: CrawlSpec) -> Any:
         try:
             yield crawler.crawl(**spec.args)
+        except Exception as exc:
+            if hasattr(crawler, "host"):
+                crawler.host.failures.not_opened(exc)
+            raise
         finally:
             if hasattr(crawler, "host"):
                 yield crawler.host.flushed()
@@ -250,8 +300,14 @@ class Child:
         if self._exited:
             return ExitCode.EXITED
         if self._failure is not None:
-            if self._trial is not None or isinstance(self._failure.value, NotTakenError):
+            exc = self._failure.value
+            if self._trial is not None or isinstance(exc, NotTakenError):
                 self._failure.raiseException()
+            if isinstance(exc, ImportError):  # of a component, which Scrapy has just made
+                text = why_unfit(exc, self._bundle, self._order.worker)
+                if text:
+                    self._fatal(text)
+                    return ExitCode.UNFIT
             return self._fatal(self._failure.getTraceback())
         error: VscrapyError | None = None if self._crawler is None else self._crawler.host.error
         if error is None or isinstance(error, StateError):
@@ -271,6 +327,18 @@ class Child:
             crawler.host.control_moved()
         else:
             logger.debug("Nothing to do for %s", command.command)
+
+
+def _say_what_goes() -> None:
+    """Name what components have kept in Scrapy's data folder: it goes with this process."""
+    kept = sorted(str(path) for path in Path(_DATA).glob("*/*"))
+    if kept:
+        logger.warning(
+            "What is kept in %s%s goes with this worker's process, and the next crawl begins "
+            "without it: give its component an absolute folder",
+            ", ".join(kept[:_NAMED]),
+            ", ..." if len(kept) > _NAMED else "",
+        )
 
 
 def run_child(order: ChildOrder) -> int:

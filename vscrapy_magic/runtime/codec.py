@@ -59,6 +59,8 @@ class SpiderCodec:
         self._values = self._with_types(Codec())
         self._items = self._with_types(Codec(opaque=True))
         self._warned: set[str] = set()
+        # Is told of an item that went as text in part, once for each class.
+        self.on_text: Callable[[Any, Exception], None] | None = None
 
     def _with_types(self, codec: Codec) -> Codec:
         codec.register(Item, _ITEM, _item_state, _item_from)
@@ -112,7 +114,17 @@ class SpiderCodec:
 
     def encode_item(self, item: Any) -> bytes:
         """The item as one record; values that cannot cross become text, with one WARNING each."""
-        kind = type(item)
+        record, exc = self._item_record(item)
+        if exc is not None:
+            self._warn_of_item(item, exc)
+        return record
+
+    def describe_item(self, item: Any) -> bytes:
+        """The same without a word: for an item that is only looked at."""
+        return self._item_record(item)[0]
+
+    def _item_record(self, item: Any) -> tuple[bytes, Exception | None]:
+        kind, failed = type(item), None
         if kind is dict:
             name, content = "dict", item
         elif is_item(item):
@@ -122,18 +134,21 @@ class SpiderCodec:
         try:
             data = self._values.tagged(content)
         except Exception as exc:  # noqa: BLE001 - as above; the item is to arrive
-            self._warn_of_item(kind.__qualname__, exc)
+            failed = exc
             data = self._items.tagged(content)
-        return msgspec.msgpack.encode({"type": name, "data": data})
+        return msgspec.msgpack.encode({"type": name, "data": data}), failed
 
     def decode_value(self, data: bytes) -> Any:
         """A value of the crawl's settings or arguments."""
         return self._values.decode(data)
 
-    def _warn_of_item(self, name: str, exc: Exception) -> None:
+    def _warn_of_item(self, item: Any, exc: Exception) -> None:
+        name = type(item).__qualname__
         if name not in self._warned:
             self._warned.add(name)
             logger.warning("Part of an item (%s) is sent as text: %s", name, exc)
+            if self.on_text is not None:
+                self.on_text(item, exc)
 
     def _class_path(self, kind: type[Request]) -> str:
         path = self._classes.get(kind)

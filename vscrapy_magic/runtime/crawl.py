@@ -24,12 +24,14 @@ from vscrapy_magic.runtime.engine import LeasedEngine
 from vscrapy_magic.runtime.failures import Failures
 from vscrapy_magic.runtime.fetching import lent_cookies, response_record
 from vscrapy_magic.runtime.link import Link
+from vscrapy_magic.runtime.loader import KEEPS_STATE
 from vscrapy_magic.runtime.scheduler import LeaseScheduler
 from vscrapy_magic.runtime.settings import LiveSettings, begin_with
 from vscrapy_magic.runtime.signals import LeaseSignals
 from vscrapy_magic.runtime.slots import Slots
 from vscrapy_magic.runtime.stats import CrawlStats
 from vscrapy_magic.runtime.stepper import Stepper
+from vscrapy_magic.runtime.strays import Strays
 from vscrapy_magic.runtime.tracker import (
     Output,
     OutputKind,
@@ -39,6 +41,7 @@ from vscrapy_magic.runtime.tracker import (
     working_for,
 )
 from vscrapy_magic.store.control import Control, Value
+from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName
 from vscrapy_magic.store.messages import CookieChange, CrawlState, Lease, LeaseKind, StepReply
@@ -58,6 +61,7 @@ class Seat:
     Attributes:
         phase: is told what the child does from now on.
         code_version: of the source that runs here.
+        secrets: values that nothing may show.
         admit: called when all that the spider consists of is made, and nothing is open yet.
     """
 
@@ -66,6 +70,7 @@ class Seat:
     phase: Callable[[str], None]
     worker: WorkerName
     code_version: int = 1
+    secrets: tuple[str, ...] = ()
     admit: Callable[[], None] = lambda: None
 
 
@@ -73,6 +78,7 @@ class LeasedCrawler(Crawler):
     """Scrapy's crawler, whose requests are leases of a crawl."""
 
     host: "Host"
+    signals: LeaseSignals
 
     def __init__(self, spidercls: type[Spider], settings: Settings, seat: Seat) -> None:
         store, crawl_id = seat.frontier.store, seat.frontier.crawl_id
@@ -113,17 +119,24 @@ class Host:
         spider = crawler.spider
         if spider is None:
             raise AssertionError("an engine is made after its spider")
+        if crawler.settings.getbool(KEEPS_STATE):
+            spider.state = {}  # type: ignore[attr-defined]  # as Scrapy's extension for a JOBDIR
         self._crawler = crawler
         self._engine = engine
         self._tracker = crawler.tracker
         self.error: VscrapyError | None = None
         self._close_reason = ""
+        self._asked_stats = False  # those of the whole crawl, before the end
         self._leaving = False  # this child goes; the crawl goes on
         self._making_way = False  # the same, and soon
         self.codec: Final = SpiderCodec(spider)
-        self.failures: Final = Failures(crawler, crawler.tracker, crawler.seat.worker)
+        self.failures: Final = Failures(crawler, self.codec)
+        self.codec.on_text = self.failures.sent_as_text
+        crawler.signals.tell = self.failures.handler_failed
+        self._strays: Final = Strays(self.failures.nobody_waited, post)
+        self._strays.listen()
         self.stats: Final = cast("CrawlStats", crawler.stats)
-        self.slots: Final = Slots(engine.downloader, spider, engine.local_slot, crawler.changed)
+        self.slots: Final = Slots(engine.downloader, crawler, engine.local_slot, crawler.changed)
         self.cookies: Final = Cookies(engine.downloader.middleware.middlewares, crawler.tracker)
         self.link: Final = Link(crawler.seat.frontier, crawler.seat.token, post)
         self.stepper: Final = Stepper(
@@ -165,7 +178,12 @@ class Host:
         self._tracker.add(Output(OutputKind.ITEM, data=record, identity=record))
 
     def _item_scraped(self, item: Any) -> None:
-        record = self.codec.encode_item(item)
+        try:
+            record = self.codec.encode_item(item)
+        except Exception as exc:
+            # Not even its text; Scrapy logs what a handler raises, and goes on without the item.
+            self.failures.sent_as_text(item, exc)
+            raise
         self._tracker.add(Output(OutputKind.ITEM, data=record, identity=record))
 
     def _response_received(self, response: Response, request: Request) -> None:
@@ -259,7 +277,7 @@ class Host:
                 self._engine.cancel_start()  # the crawl, too, is to end: nobody needs the rest
         elif reply.state is CrawlState.CLOSING:
             self._drain()
-            self.close(reply.close_reason)
+            self._close_knowing_all(reply.close_reason)
 
     def failed(self, error: VscrapyError) -> None:
         """The crawl is over, this child is out of it, or the store is."""
@@ -338,6 +356,21 @@ class Host:
         """A reply was worked in."""
         self._close_if_done()
 
+    def _close_knowing_all(self, reason: str) -> None:
+        """Close the spider; what its `closed()` reads of the stats is what all workers counted."""
+        if self._asked_stats:
+            return
+        self._asked_stats = True
+        frontier = self._crawler.seat.frontier
+        crawls = Crawls(frontier.store)
+
+        def came(answer: dict[str, bytes] | VscrapyError) -> None:
+            if isinstance(answer, dict):
+                self.stats.learn(answer)
+            self.close(reason)
+
+        self.link.ask(lambda: crawls.stats(frontier.crawl_id), came)
+
     def close(self, reason: str) -> None:
         """Close the spider in this process; the crawler's `crawl` ends then. Idempotent."""
         if self._close_reason:
@@ -350,6 +383,7 @@ class Host:
 
     def flushed(self) -> "Deferred[None]":
         """Fires when everything that is left has been committed, or cannot be."""
+        self._strays.close()
         done: Deferred[None] = Deferred()
         self.stepper.flush(lambda: done.callback(None))
         return done

@@ -17,18 +17,24 @@ test per touch fails where a version has not. What is not public, and in which v
   up to 2.15, monotonic later), `_get_concurrency_delay` (up to 2.17; says whether the downloader
   looks at spider attributes), `Downloader._delay` (from 2.18).
 - `DownloaderMiddlewareManager.methods`, `Scraper.handle_spider_output_async` and
-  `_process_spidermw_output` (2.13 only): these run in whatever context a Deferred fires there;
-  later versions run them in the context of their request.
+  `_process_spidermw_output` (2.13 only, in `contexts.py`): these run in whatever context a Deferred
+  fires there; later versions run them in the context of their request.
 - `Scraper._process_spidermw_output_async` (2.19; where it is missing outputs of one callback may
   pile up): a callback whose outputs wait to be committed waits, too.
 - `_Slot.inprogress` of the engine, `Slot.active`, `queue` and `itemproc_size` of the scraper
   (2.13-2.19): what is given up when newer code comes is waited for no more.
 - `RobotsTxtMiddleware._parsers`, `_parserimpl` and `CookiesMiddleware.jars` (2.13-2.19).
+- `Scraper.close_spider_async` (2.14-2.19) and `close_spider` (2.13): public, but overridden:
+  Scrapy logs what they raise, and nobody hears of it.
+- `MiddlewareManager.middlewares` (2.13-2.19), and variables in frames of a traceback, which
+  `blame.py` only reads: `method`, `request`, `response`, `exception` of the managers in
+  `scrapy.core`, `obj` of `MiddlewareManager._process_chain` (2.14-2.19), and the class that
+  `build_from_crawler` got. Where they are missing, the component's own variables are taken.
 """
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
+from collections.abc import AsyncIterator, Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
 import scrapy.core.downloader as downloader_module
@@ -44,7 +50,10 @@ from scrapy.utils.misc import build_from_crawler
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from vscrapy_magic.runtime.capture import error_of
+from vscrapy_magic.runtime.contexts import keep_context
 from vscrapy_magic.runtime.fetching import fetch_requests, is_fetching
+from vscrapy_magic.runtime.inline import Asker, Inline, asker
 from vscrapy_magic.runtime.room import Room
 from vscrapy_magic.runtime.tracker import PART_OUTPUTS, Run, RunState, Tracker, working_for
 
@@ -90,8 +99,9 @@ class LeasedEngine(ExecutionEngine):
             and not _KEEPS_CONTEXT
         )
         if not _KEEPS_CONTEXT:
-            self._keep_context()
+            keep_context(self.downloader.middleware, self.scraper, self.tracker)
         self._hold_outputs_back()
+        self._hear_of_closing()
 
     # What a lease covers.
 
@@ -101,9 +111,24 @@ class LeasedEngine(ExecutionEngine):
             # Awaited inside a callback: it belongs to the lease of that callback.
             run = self.tracker.current()
             if run is not None:
-                self.tracker.attach(run, request)
+                return self._download_inline(request, run)
         with working_for(run):
             return super()._download(request)
+
+    def _download_inline(self, request: Request, run: Run) -> "Deferred[Response | Request]":
+        """Keep the response, too, for whoever runs the code again that awaits it."""
+        self.tracker.attach(run, request)
+        who = asker() or (Asker.SPIDER if run.scraping else Asker.DOWNLOADER_MIDDLEWARE)
+        with working_for(run):
+            done = super()._download(request)
+
+        def keep(result: Any) -> Any:
+            if run.state is RunState.RUNNING:
+                run.inline = run.inline or Inline()
+                run.inline.keep(result, who)
+            return result
+
+        return done.addCallback(keep)
 
     def _handle_downloader_output(
         self, result: Request | Response | Failure, request: Request
@@ -112,6 +137,7 @@ class LeasedEngine(ExecutionEngine):
         if run is None:
             return super()._handle_downloader_output(result, request)
         host = self.crawler.host
+        run.scraping = True
         host.downloaded(run, request, result)
         with working_for(run):
             if self._fetching and isinstance(result, Response):
@@ -192,10 +218,10 @@ class LeasedEngine(ExecutionEngine):
             source = fetch_requests(self.crawler.settings)
         if source is None:
             # The lease was here before and got lost; a new run begins from the start.
-            needs_spider = (
-                "spider" in inspect.signature(self.scraper.spidermw.process_start).parameters
-            )
             make: Any = self.scraper.spidermw.process_start
+            named = inspect.signature(make).parameters.get("spider")
+            # Later versions still take one, and warn of it.
+            needs_spider = named is not None and named.default is inspect.Parameter.empty
             source = await (make(self.spider) if needs_spider else make())
         self._start = self._requests_of_start(source, run)
         while self._start is not None and self.spider is not None and run.live:
@@ -340,6 +366,27 @@ class LeasedEngine(ExecutionEngine):
             scraper.active, scraper.itemproc_size = _Forgetful(), 0
             scraper.queue.clear()
 
+    def _hear_of_closing(self) -> None:
+        scraper: Any = self.scraper
+        name = "close_spider_async" if _HAS_ASYNC_CLOSE else "close_spider"
+        close = getattr(scraper, name)
+
+        async def closing() -> None:
+            try:
+                await close()
+            except Exception as exc:
+                self.crawler.host.failures.not_closed(exc)
+                raise
+
+        def closing_deferred(*args: Any) -> Any:
+            def failed(failure: Failure) -> Failure:
+                self.crawler.host.failures.not_closed(error_of(failure))
+                return failure
+
+            return close(*args).addErrback(failed)
+
+        setattr(scraper, name, closing if _HAS_ASYNC_CLOSE else closing_deferred)
+
     def cancel_start(self) -> None:
         """Iterate `start()` no further; what it has brought stays."""
         task = self._start_task
@@ -365,41 +412,6 @@ class LeasedEngine(ExecutionEngine):
                 waiting.errback(Failure(given_back))  # type: ignore[no-untyped-call]
         return taken
 
-    # Scrapy 2.13 only
-
-    def _keep_context(self) -> None:
-        methods = self.downloader.middleware.methods
-        for name in ("process_request", "process_response", "process_exception"):
-            for place, method in enumerate(methods[name]):
-                if method is not None:
-                    methods[name][place] = self._in_context(method)
-        scraper: Any = self.scraper
-        handle, process = scraper.handle_spider_output_async, scraper._process_spidermw_output
-
-        def handle_output(result: Any, request: Request, response: Any) -> Awaitable[None]:
-            run = self.tracker.run_of(request)
-            if run is not None and not isinstance(result, AsyncIterator):
-                result = _iterated_for(run, result)
-            outcome: Awaitable[None] = handle(result, request, response)
-            return outcome
-
-        def process_output(output: Any, response: Any) -> Any:
-            request = getattr(response, "request", None)
-            with working_for(self.tracker.run_of(request) or self.tracker.current()):
-                return process(output, response)
-
-        scraper.handle_spider_output_async = handle_output
-        scraper._process_spidermw_output = process_output
-
-    def _in_context(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*, request: Request, **others: Any) -> Any:
-            run = self.tracker.run_of(request) or self.tracker.current()
-            with working_for(run):
-                result = method(request=request, **others)
-                return deferred_from_coro(result) if inspect.iscoroutine(result) else result
-
-        return call
-
 
 class _Forgetful(set[Request]):
     """Requests that may end or not; nobody looks any more."""
@@ -417,18 +429,6 @@ def _is_untouched(run: Run, request: Request) -> bool:
         and bool(run.requests)
         and run.requests[0] is request
     )
-
-
-def _iterated_for(run: Run, outputs: Any) -> Iterator[Any]:
-    """Outputs of a callback, each made in the context of its lease."""
-    iterator = iter(outputs)
-    while True:
-        with working_for(run):
-            try:
-                output = next(iterator)
-            except StopIteration:
-                return
-        yield output
 
 
 def knows_robots(middleware: RobotsTxtMiddleware, netloc: str) -> bool:

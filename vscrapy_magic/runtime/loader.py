@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 FORCED_PRIORITY: Final = 100  # above the command line's 40: children cannot do otherwise
 CMDLINE_PRIORITY: Final = "cmdline"
+KEEPS_STATE: Final = "VSCRAPY_KEEPS_STATE"  # in a child: the spider has a `state`, as with a JOBDIR
 SPIDER_NAME: Final = "_vscrapy_spider"  # of the class, in the module that holds it
 _FORCED: Final[dict[str, Any]] = {
     "SCHEDULER": "vscrapy_magic.runtime.scheduler.LeaseScheduler",
@@ -161,8 +162,14 @@ def force_settings(settings: Settings, wished: Settings, limits: CloseLimits) ->
     for name in _SAID_WHEN_SET:
         if wished.get(name) and (wished.getpriority(name) or 0) > 0:
             logger.info("%s has no effect in a worker: %s", name, _WHY[name])
+    if wished.getbool("HTTPCACHE_ENABLED") and not Path(wished["HTTPCACHE_DIR"]).is_absolute():
+        logger.warning(
+            "HTTPCACHE_ENABLED: each worker has a cache of its own, for this crawl alone; "
+            "give HTTPCACHE_DIR an absolute path to keep one on each machine"
+        )
     for name, value in _FORCED.items():
         settings.set(name, value, priority=FORCED_PRIORITY)
+    settings.set(KEEPS_STATE, bool(wished.get("JOBDIR")), priority=FORCED_PRIORITY)
     for name in _limits_set(limits):
         settings.set(name, 0, priority=FORCED_PRIORITY)
     extensions = settings[_EXTENSIONS]
@@ -185,6 +192,8 @@ def _limits_set(limits: CloseLimits) -> list[str]:
         "CLOSESPIDER_PAGECOUNT": limits.pages,
         "CLOSESPIDER_ERRORCOUNT": limits.errors,
         "CLOSESPIDER_TIMEOUT": limits.timeout_ms,
+        "CLOSESPIDER_TIMEOUT_NO_ITEM": limits.no_item_ms,
+        "CLOSESPIDER_PAGECOUNT_NO_ITEM": limits.no_item_pages,
     }
     return [name for name, limit in names.items() if limit]
 

@@ -35,6 +35,7 @@ _WHY_NOT: Final = {
     FailureKind.DOWNLOAD: "it failed in the download, not in code of yours",
     FailureKind.REQUEST: "the request could not be made from what was sent",
     FailureKind.SERIALIZATION: "the item arrived, a part of it as text",
+    FailureKind.LOAD: "the crawl ended before it began: load the spider here to see it",
     FailureKind.TASK: "nobody knows what started the task",
     FailureKind.CRASH: "the process died of it, and this one would, too",
     FailureKind.MEMORY: "the process was ended for its memory, and this one would be, too",

@@ -9,14 +9,17 @@ makes this child say so. Requests that cannot leave the process are kept under t
 which ends when they are done.
 """
 
+import hashlib
 import logging
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final, Self, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from scrapy import Request, Spider
 from scrapy.core.scheduler import BaseScheduler
 from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
 from scrapy.utils.misc import build_from_crawler, load_object
+from scrapy.utils.request import RequestFingerprinter, RequestFingerprinterProtocol
 from twisted.internet.defer import Deferred
 
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Run, confirmed, working_for
@@ -43,6 +46,7 @@ class LeaseScheduler(BaseScheduler):
         self._host = crawler.host
         self._tracker = crawler.tracker
         self._seen: OrderedDict[int, None] = OrderedDict()
+        self._told: set[str] = set()  # callbacks whose requests stay here
         self._kept: deque[tuple[Run | None, Request]] = deque()
         kind = type(dupefilter)
         self._filters = kind.request_seen is not BaseDupeFilter.request_seen
@@ -50,6 +54,12 @@ class LeaseScheduler(BaseScheduler):
         self._own_filter = self._filters and kind.request_seen is not RFPDupeFilter.request_seen
         legacy = getattr(kind, "request_fingerprint", None)
         self._legacy = legacy is not getattr(RFPDupeFilter, "request_fingerprint", None)
+        # A filter may have been made with a fingerprinter of its own.
+        self._fingerprinter: RequestFingerprinterProtocol = getattr(
+            dupefilter, "fingerprinter", crawler.request_fingerprinter
+        )
+        plain = type(self._fingerprinter) is RequestFingerprinter
+        self._is_digest = plain and not self._legacy
         self._host.scheduler = self
         self._host.stepper.filtered_stat = FILTERED_STAT if self._filters else ""
 
@@ -129,7 +139,7 @@ class LeaseScheduler(BaseScheduler):
         fingerprint = None
         if self._filters and not request.dont_filter:
             if self._own_filter:
-                if self.df.request_seen(request):
+                if self._asked(self.df, self.df.request_seen, request):
                     return self._refuse(request)
             else:
                 fingerprint = self._fingerprint(request)
@@ -178,10 +188,22 @@ class LeaseScheduler(BaseScheduler):
 
     def _fingerprint(self, request: Request) -> int:
         if self._legacy and isinstance(self.df, RFPDupeFilter):
-            data = bytes.fromhex(self.df.request_fingerprint(request))
+            data = bytes.fromhex(self._asked(self.df, self.df.request_fingerprint, request))
         else:
-            data = self._crawler.request_fingerprinter.fingerprint(request)
+            maker = self._fingerprinter
+            data = self._asked(maker, maker.fingerprint, request)
+        if not self._is_digest:
+            # Bytes of any kind and length: addresses, for one, have their first ones in common.
+            data = hashlib.blake2b(data, digest_size=_FINGERPRINT_BYTES).digest()
         return int.from_bytes(data[:_FINGERPRINT_BYTES], "big", signed=True)
+
+    def _asked(self, component: Any, ask: Callable[[Request], Any], request: Request) -> Any:
+        """What a class of the user's says of a request; Scrapy only logs what it raises."""
+        try:
+            return ask(request)
+        except Exception as exc:
+            self._host.failures.not_scheduled(exc, component, ask.__name__, request)
+            raise
 
     def _keep(
         self, request: Request, run: Run | None, fingerprint: int | None, why: CannotCrossError
@@ -189,7 +211,10 @@ class LeaseScheduler(BaseScheduler):
         """Let a request that cannot leave this process run here."""
         if fingerprint is not None and self._is_known(fingerprint, run):
             return self._refuse(request)
-        logger.warning("%s stays on this worker: %s", request, why)
+        name = getattr(request.callback, "__qualname__", "")
+        level = logging.DEBUG if name in self._told else logging.WARNING
+        self._told.add(name)  # one line for each callback: a spider may have a lambda per request
+        logger.log(level, "%s stays on this worker: %s", request, why)
         if fingerprint is not None:
             self._remember(fingerprint)
         if run is not None:

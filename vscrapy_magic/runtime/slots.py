@@ -14,8 +14,9 @@ from math import ceil
 from time import monotonic
 from typing import Any, Final
 
-from scrapy import Request, Spider
+from scrapy import Request
 from scrapy.core.downloader import Downloader, Slot
+from scrapy.crawler import Crawler
 
 from vscrapy_magic.runtime.engine import asks_spider, slot_clock
 from vscrapy_magic.store.messages import Share, SlotLimit, SlotUse
@@ -34,8 +35,11 @@ _START_DELAY_S: Final = 5.0  # AUTOTHROTTLE_START_DELAY, where the downloader do
 class Nominal:
     """The crawl's limits per slot, as this Scrapy computes them for one process."""
 
-    def __init__(self, downloader: Downloader, spider: Spider, changed: Mapping[str, Any]) -> None:
-        settings = spider.crawler.settings
+    def __init__(
+        self, downloader: Downloader, crawler: Crawler, changed: Mapping[str, Any]
+    ) -> None:
+        # Not `spider.crawler`: a spider may be made without it, by a `from_crawler` of its own.
+        settings, spider = crawler.settings, crawler.spider
         self._own: dict[str, dict[str, Any]] = dict(settings.getdict("DOWNLOAD_SLOTS", {}))
         self._throttled = settings.getbool("AUTOTHROTTLE_ENABLED")
         self._downloader = downloader
@@ -143,11 +147,11 @@ class Slots:
     def __init__(
         self,
         downloader: Downloader,
-        spider: Spider,
+        crawler: Crawler,
         local_slot: Callable[[Request], Slot],
         changed: Mapping[str, Any],
     ) -> None:
-        self.nominal: Final = Nominal(downloader, spider, changed)
+        self.nominal: Final = Nominal(downloader, crawler, changed)
         self._downloader = downloader
         self._local_slot = local_slot
         self._shares: dict[str, int] = {}

@@ -248,10 +248,10 @@ def plain(value: Any) -> Any:
     """A setting as plain data: classes by path, what has no plain form as its text."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
+    if inspect.isclass(value) or inspect.isroutine(value):  # before: an item's class has items()
+        return f"{value.__module__}.{value.__qualname__}"
     if hasattr(value, "items"):
         return {str(plain(key)): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(each) for each in value]
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return f"{value.__module__}.{value.__qualname__}"
     return str(value)

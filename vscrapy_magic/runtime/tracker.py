@@ -19,6 +19,7 @@ import msgspec
 from scrapy import Request
 
 from vscrapy_magic.runtime import mark
+from vscrapy_magic.runtime.inline import Inline
 from vscrapy_magic.store.messages import Lease, LeaseKind, NewRequest
 
 PART_AGE_S: Final = 1.0  # a lease older than this publishes what it has
@@ -47,6 +48,7 @@ class Output(msgspec.Struct):
         new: a request as the frontier takes it.
         request: the same as Scrapy's object, for `request_dropped`.
         key: content key, once somebody asked for it.
+        tally: group of a failure that is only counted; one record tells of all in a step.
     """
 
     kind: OutputKind
@@ -55,6 +57,7 @@ class Output(msgspec.Struct):
     new: NewRequest | None = None
     request: Request | None = None
     key: bytes = b""
+    tally: str = ""
 
     @property
     def size(self) -> int:
@@ -142,6 +145,8 @@ class Run:
             and that cannot leave this process.
         published: content keys of outputs that an earlier run published.
         keep_open: whether somebody wants the spider kept open (idle leases).
+        scraping: whether the response of the leased request is there.
+        inline: responses that its code awaited itself, once there are some.
     """
 
     def __init__(self, lease: Lease, published: bytes = b"") -> None:
@@ -153,6 +158,8 @@ class Run:
         self.requests: list[Request] = []
         self.fingerprints: set[int] = set()
         self.keep_open = False
+        self.scraping = lease.kind is not LeaseKind.REQUEST
+        self.inline: Inline | None = None
         self.published = frozenset(
             published[at : at + KEY_BYTES] for at in range(0, len(published), KEY_BYTES)
         )
@@ -228,6 +235,11 @@ class working_for:  # noqa: N801 - used as a function, many times for each page
         _current.reset(self._token)
 
 
+def run_in(context: Context) -> Run | None:
+    """The run that code in a context works for."""
+    return context.get(_current)
+
+
 def lease_in(context: Context) -> int:
     """The lease that code in a context works for; 0 for none."""
     run = context.get(_current)
@@ -286,6 +298,7 @@ class Tracker:
         for request in run.requests:
             self._by_request.pop(request, None)
         run.requests.clear()
+        run.inline = None
 
     def add(self, output: Output) -> bool:
         """Keep an output of the calling code; False when it was published by an earlier run."""
@@ -310,6 +323,7 @@ class Tracker:
         """A lease was lost or given back."""
         run.state = RunState.VOID
         run.unit = Unit()
+        run.inline = None
         self.running.pop(run.lease.lease_id, None)
         mark.end(run.lease.lease_id)
         if run in self.done:

@@ -85,6 +85,8 @@ class Trial:
 
 def tidy(exc: BaseException) -> str:
     """A traceback of the user's own lines: `Cell In[3], line 12, in parse`."""
+    if isinstance(exc, VscrapyError):
+        return str(exc)
     lines = []
     for frame in user_frames(exc.__traceback__):
         lines.append(f"  {frame.file}, line {frame.line}, in {frame.function}")

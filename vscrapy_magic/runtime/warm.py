@@ -9,7 +9,10 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import sys
 import warnings
+from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 from logging.config import dictConfig
 from typing import Any, Final
 
@@ -64,6 +67,25 @@ _NOBODY: Final = "unix:///nobody/listens/here"
 _LINE_BUFFERED: Final = 1  # _IOLBF of the C library
 
 
+class _NoReactor(MetaPathFinder):
+    """Lets nothing install a reactor by importing it: Twisted's FTP (to 25.5) does, for one."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002
+        if name == "twisted.internet.reactor":
+            raise ImportError("which reactor there is is the crawl's own choice")
+
+
+@contextlib.contextmanager
+def _without_reactor() -> Iterator[None]:
+    finder = _NoReactor()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+@_without_reactor()
 def warm() -> None:
     """Do beforehand whatever every crawl needs."""
     settings = Settings()

@@ -38,7 +38,7 @@ def next_steps(number: int, record: FailureRecord) -> list[str]:
     steps = []
     runs_again = record.kind not in {
         *(FailureKind.DOWNLOAD, FailureKind.REQUEST, FailureKind.CRASH, FailureKind.MEMORY),
-        *(FailureKind.BURIED, FailureKind.TASK, FailureKind.SERIALIZATION),
+        *(FailureKind.BURIED, FailureKind.TASK, FailureKind.SERIALIZATION, FailureKind.LOAD),
     }
     if runs_again:
         steps.append(f"%vdebug {number}    the same call here, with the debugger where it fails")

@@ -21,6 +21,7 @@ from vscrapy_magic.sender.bundle_values import CannotShipError
 from vscrapy_magic.sender.cells import Cell, read_statements
 from vscrapy_magic.sender.closure import Closure
 from vscrapy_magic.sender.shared_state import shared_state
+from vscrapy_magic.sender.trees import tree_of
 from vscrapy_magic.store.messages import Bundle, encode
 
 __all__ = ["CannotShipError", "Cell", "Shipped", "ship_class", "ship_file"]
@@ -115,7 +116,7 @@ def ship_file(path: Path, *, files: Sequence[Path] = (), env: Mapping[str, str] 
 
 def _parsed(path: Path, content: bytes) -> ast.Module:
     try:
-        return ast.parse(content, str(path))
+        return tree_of(content, str(path))
     except (SyntaxError, ValueError) as exc:
         line = getattr(exc, "lineno", None)
         where = f"{path}, line {line}" if line else str(path)

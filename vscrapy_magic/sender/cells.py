@@ -17,6 +17,8 @@ from typing import Final
 
 import msgspec
 
+from vscrapy_magic.sender.trees import tree_of
+
 FUTURE_FLAGS: Final = functools.reduce(
     operator.or_,
     (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names),
@@ -83,14 +85,12 @@ class Statement:
 
 def parse(source: str, flags: int = 0) -> ast.Module | None:
     """The source as a tree, top-level `await` or not; None when it is no Python."""
-    flags |= ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user saw them when the cell was run
-            tree = compile(source, "<cell>", "exec", flags, dont_inherit=True)
+            return tree_of(source, "<cell>", flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except (SyntaxError, ValueError, RecursionError):
         return None
-    return tree if isinstance(tree, ast.Module) else None
 
 
 def read_statements(cells: Sequence[Cell]) -> list[Statement]:

@@ -12,7 +12,8 @@ from typing import Any
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.bundle import ship_class
 from vscrapy_magic.sender.cells import Cell, ran_here
-from vscrapy_magic.sender.options import CrawlOptions, setting_notes
+from vscrapy_magic.sender.local_state import pinned
+from vscrapy_magic.sender.options import CrawlOptions, no_effect_notes, setting_notes
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.store.inspection import FeedOrder, Source
 from vscrapy_magic.store.values import CannotCrossError, Codec
@@ -47,7 +48,9 @@ def class_order(
         env=options.environment(),
         names=sorted(_names_in(given)),
     )
-    own = _plain(getattr(kind, "custom_settings", None) or {})
+    custom = getattr(kind, "custom_settings", None) or {}
+    shipped = pinned(shipped, {**custom, **given})
+    own = _plain(_by_name(custom))
     strange = _setting_notes([*options.settings, *settings], own)
     spider = str(getattr(kind, "name", None) or kind.__name__)
     return Order(
@@ -57,7 +60,7 @@ def class_order(
         settings=given,
         in_force=own,
         workers=options.workers,
-        notes=(*options.notes(), *strange, *shipped.notes),
+        notes=(*options.notes(), *strange, *no_effect_notes({**own, **given}), *shipped.notes),
         keep_open=options.keep_open,
         feeds=_feeds(options, spider, given) if _has_feeds(options, own | given) else None,
     )

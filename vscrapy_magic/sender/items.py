@@ -106,6 +106,11 @@ class FailureList(_Lazy[Failure]):
     def _read(self, output: Output) -> list[Failure]:
         return [Failure(record) for record in failures_in(output)]
 
+    @property
+    def left_out(self) -> int:
+        """How many more there were of which nothing but their number is kept."""
+        return self._spool.left_out
+
     def groups(self) -> list[FailureGroup]:
         """Failures by what they are and where, the most frequent first."""
         if not self._spool.collects:

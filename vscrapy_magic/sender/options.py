@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -28,6 +28,15 @@ _IN_ARGPARSE: Final = re.compile(r"argument ([^:]+): (.*)")
 _NEEDED: Final = re.compile(r"the following arguments are required: (.*)")
 _CLOSE: Final = 0.75  # of difflib, for settings: a project has names of its own
 
+# Settings that are Scrapy's own parts of one process: default, and what does it here instead.
+_NO_EFFECT: Final = {
+    "JOBDIR": ("", "the crawl's queue is in Redis, and is not kept for a later run"),
+    "SCHEDULER": ("scrapy.core.scheduler.Scheduler", "all workers share one queue, in Redis"),
+    "STATS_CLASS": (
+        "scrapy.statscollectors.MemoryStatsCollector",
+        "all workers share one set of stats, in Redis",
+    ),
+}
 _EXAMPLES: Final = {
     "crawl": "example: {prog} quotes -a tag=humor -O quotes.jsonl --workers 4",
     "runspider": "example: {prog} quotes.py -a tag=humor -O quotes.jsonl --workers 4",
@@ -388,6 +397,15 @@ def setting_notes(given: Iterable[str], known: Sequence[str], own: Iterable[str]
         if close := difflib.get_close_matches(name.upper(), known, n=1, cutoff=_CLOSE):
             notes.append(f"-s {name}: Scrapy has no such setting; did you mean {close[0]}?")
     return notes
+
+
+def no_effect_notes(settings: Mapping[str, Any]) -> list[str]:
+    """What settings in force say that workers cannot do, in a sentence each."""
+    return [
+        f"{name} has no effect: {why}"
+        for name, (default, why) in _NO_EFFECT.items()
+        if settings.get(name) not in (None, "", default)
+    ]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ import msgspec
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.bundle import Shipped, ship_file
 from vscrapy_magic.sender.inspecting import Inspecting, file_source, project_source
-from vscrapy_magic.sender.options import MASK, CrawlOptions, setting_notes
+from vscrapy_magic.sender.local_state import pinned
+from vscrapy_magic.sender.options import MASK, CrawlOptions, no_effect_notes, setting_notes
 from vscrapy_magic.sender.project import data_files, shared_state_of, source_files
 from vscrapy_magic.store.crawls import new_crawl_id
 from vscrapy_magic.store.inspection import FeedOrder, Inspection, Source
@@ -25,6 +26,7 @@ from vscrapy_magic.store.placement import Placement
 from vscrapy_magic.store.values import CannotCrossError, Codec
 from vscrapy_magic.store.views import CrawlView
 
+_DATA: Final = ".scrapy"  # the folder of Scrapy's own data, in that of a project
 _FIFO_QUEUES: Final = "FifoMemoryQueue"
 
 
@@ -36,6 +38,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
             than one worker would give something else.
         spider: name of the spider, or of its class.
         settings: given with the order; they win over those of spider and project.
+        root: the folder that Scrapy's data of the project, or of the spider, is in.
         in_force: what is known of the settings in force for the spider, plain.
         workers: at most so many; None: all, or one when the source is pinned.
         notes: what its user should know before it runs.
@@ -48,6 +51,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     args: dict[str, str] = {}
     settings: dict[str, Any] = {}
     in_force: dict[str, Any] = {}
+    root: str = ""
     workers: int | None = None
     notes: tuple[str, ...] = ()
     keep_open: bool = False
@@ -136,14 +140,21 @@ def _order(options: CrawlOptions, source: Source, found: Inspection, shipped: Sh
     source = msgspec.structs.replace(source, spider=found.spider)
     own = found.settings.keys() - options.settings.keys()
     strange = setting_notes(options.settings, found.known, own)
+    shipped = pinned(shipped, found.settings)
     return Order(
         shipped=shipped,
         spider=found.spider,
         args=options.args,
         settings=options.cmdline_settings(),
         in_force=found.settings,
+        root=found.root,
         workers=options.workers,
-        notes=(*options.notes(), *strange, *shipped.notes),
+        notes=(
+            *options.notes(),
+            *strange,
+            *no_effect_notes(found.settings | options.settings),
+            *shipped.notes,
+        ),
         keep_open=options.keep_open,
         feeds=FeedOrder(source=source) if found.feeds else None,
     )
@@ -188,8 +199,21 @@ def place(
         only=order.only,
         out_bytes_max=ground.defaults.out_bytes_max,
     )
+    if env:
+        spec = msgspec.structs.replace(spec, settings=_encoded(order.settings | _cache(order)))
     before(spec)
     return placement.create(spec, ground, shipped.bundle, collector=collector)
+
+
+def _cache(order: Order) -> dict[str, str]:
+    """Where Scrapy itself has its HTTP cache here, for workers of this machine and user.
+
+    So pages are fetched once for all workers, once for all runs, and once with `scrapy crawl`, too.
+    """
+    path = Path(order.text("HTTPCACHE_DIR", "httpcache"))
+    if path.is_absolute() or not order.flag("HTTPCACHE_ENABLED", default=False):
+        return {}
+    return {"HTTPCACHE_DIR": str((Path(order.root) if order.root else Path.cwd()) / _DATA / path)}
 
 
 def _encoded(settings: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
@@ -222,4 +246,6 @@ def limits_in(settings: Mapping[str, Any]) -> CloseLimits:
         pages=int(number("CLOSESPIDER_PAGECOUNT")),
         errors=int(number("CLOSESPIDER_ERRORCOUNT")),
         timeout_ms=int(1000 * number("CLOSESPIDER_TIMEOUT")),
+        no_item_ms=int(1000 * number("CLOSESPIDER_TIMEOUT_NO_ITEM")),
+        no_item_pages=int(number("CLOSESPIDER_PAGECOUNT_NO_ITEM")),
     )

@@ -4,7 +4,6 @@ Runs in the sender's process. The user's code is not imported here: another proc
 (`inspecting.py`) and told what it found.
 """
 
-import ast
 import fnmatch
 import os
 import re
@@ -17,6 +16,7 @@ from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.bundle_family import Source as SourceTree
 from vscrapy_magic.sender.bundle_files import Files
 from vscrapy_magic.sender.shared_state import shared_state
+from vscrapy_magic.sender.trees import tree_of
 from vscrapy_magic.store.inspection import Inspection
 
 FILES_BYTES_MAX: Final = 50 * 1024 * 1024  # of all shipped files together
@@ -63,7 +63,7 @@ def shared_state_of(found: Inspection) -> str:
     root = Path(found.root or Path(found.file).parent)
     gathered = Files([root])
     for path, package in _beginnings(found, root):
-        tree = ast.parse(path.read_bytes(), str(path))
+        tree = tree_of(path.read_bytes(), str(path))
         gathered.add_source(SourceTree(str(path.relative_to(root)), 1, tree), package)
     return shared_state(gathered.sources, frozenset(found.classes))
 

@@ -40,7 +40,6 @@ from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import Bundle, CrawlSpec, decode, encode
 from vscrapy_magic.store.outputs import Output, Witness
-from vscrapy_magic.store.values import PlainCodec
 
 SPOOL_VARIABLE: Final = "VSCRAPY_SPOOL"  # another folder than the user's cache
 KEEP_S: Final = 3 * 24 * 3600.0  # spools of crawls that are over; Redis keeps outputs for a day
@@ -128,6 +127,7 @@ class _Group:
     def __init__(self, first: FailureRecord) -> None:
         self.first = first
         self.numbers = array("Q")
+        self.left_out = 0
         self.workers: set[str] = set()
 
 
@@ -139,6 +139,7 @@ class Spool:
         place: name of the folder, which no other has.
         cuts: how often entries were let go of.
         last: the newest entry.
+        left_out: failures of which nothing but their number is kept.
         files: what the spider wrote on its workers.
     """
 
@@ -177,6 +178,7 @@ class Spool:
         self._failures = array("Q", [0])
         self._groups: dict[str, _Group] = {}
         self._noted = 0
+        self.left_out = 0
         self.last = None
 
     def _try_lock(self) -> bool:
@@ -277,16 +279,26 @@ class Spool:
         return True
 
     def _note(self, output: Output) -> None:
-        failures = failures_in(output)
-        for number, record in enumerate(failures, start=self._failures[-1] + 1):
-            key = record.group if len(self._groups) < GROUPS_MAX else ""
-            group = self._groups.setdefault(key, _Group(record))
-            group.numbers.append(number)
-            group.workers.add(record.worker)
-        self._failures.append(self._failures[-1] + len(failures))
+        number = self._failures[-1]
+        for record in _records_in(output):
+            group = self._group_of(record)
+            if record.counted:
+                group.left_out += record.counted
+                self.left_out += record.counted
+            else:
+                number += 1
+                group.numbers.append(number)
+        self._failures.append(number)
         self._items.append(self._items[-1] + output.item_count)
         self.last = output.witness
         self._noted += 1
+
+    def _group_of(self, record: FailureRecord) -> _Group:
+        is_known = record.group in self._groups or len(self._groups) < GROUPS_MAX
+        key = record.group if is_known else ""
+        group = self._groups.setdefault(key, _Group(record))
+        group.workers.add(record.worker)
+        return group
 
     def __len__(self) -> int:
         """Entries."""
@@ -316,9 +328,11 @@ class Spool:
                 group.first,
                 tuple(group.numbers),
                 tuple(sorted(group.workers - {""})),
+                group.left_out,
                 retried=len(retried.intersection(group.numbers)) if retried else 0,
             )
             for group in list(self._groups.values())
+            if group.numbers  # those that are only counted come after others of their group
         ]
         return sorted(found, key=lambda group: -group.count)
 
@@ -400,11 +414,15 @@ def _place_of(folder: Path) -> str:
 
 
 def failures_in(output: Output) -> list[FailureRecord]:
-    """Failures that one entry brought."""
-    if output.buried is None:
-        return read_failures(output.failures)
-    request = PlainCodec().decode(output.buried)
-    return [buried(str(request.get("url", "")))]
+    """Failures that one entry brought, but for those that are only counted."""
+    return [record for record in _records_in(output) if not record.counted]
+
+
+def _records_in(output: Output) -> list[FailureRecord]:
+    """Failures, and records that stand for those of which nothing but their number is kept."""
+    if output.buried is not None:
+        return [buried(output.buried)]
+    return read_failures(output.failures)
 
 
 def _place(counts: "array[int]", index: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Final
 from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreReadOnlyError
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.frontier import Frontier
-from vscrapy_magic.store.keys import CrawlId, crawl_key, crawl_prefix, global_key
+from vscrapy_magic.store.keys import CrawlId, WorkerName, crawl_key, crawl_prefix, global_key
 from vscrapy_magic.store.messages import Bundle, CookieChange, CrawlSpec, CrawlState, decode
 from vscrapy_magic.store.placement import ask_wakes, ask_workers, bundle_key, found_workers
 from vscrapy_magic.store.pushed import pushed
@@ -142,6 +142,12 @@ class Crawls:
     def finish_failed(self, crawl_id: CrawlId, reason: str) -> CrawlState:
         """End as `failed`: the spider cannot run anywhere."""
         return self.move(crawl_id, S.FAILED, Mover.WORKER, reason="failed", why=reason)
+
+    def refuse(self, crawl_id: CrawlId, worker: WorkerName, why: str) -> set[WorkerName]:
+        """Note that a worker cannot run a crawl; the names of all that cannot."""
+        keys = [crawl_prefix(crawl_id)]
+        names = self._store.call(load_script("refuse"), keys, [worker, why])
+        return {WorkerName(name.decode()) for name in names}
 
     def move(
         self,

@@ -5,14 +5,17 @@ Made in children, read by senders. Plain data only, in bounds: reading one runs 
 
 import enum
 import zlib
-from typing import Final
+from hashlib import blake2b
+from typing import Any, Final
 
 import msgspec
 
+from vscrapy_magic.store.secrets import mask_headers, mask_payload, mask_url
+from vscrapy_magic.store.values import PlainCodec
+
 BODY_BYTES_MAX: Final = 256 * 1024  # of a captured response, before compression
 STRIKES_MAX: Final = 3  # as in lua/leave.lua
-_SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
-_MASK: Final = "***"
+GROUP_BYTES: Final = 6
 
 
 class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,13 +41,16 @@ class FailureKind(enum.StrEnum):
     ERRBACK = "errback"
     ITEM = "item"  # a pipeline
     START = "start"
+    LOAD = "load"  # the source, the spider or a component cannot be made: the crawl ends
     DOWNLOAD = "download"  # and nobody heard of it
     REQUEST = "request"  # it cannot be made in this process
     SPIDER_MIDDLEWARE = "spider middleware"
     DOWNLOADER_MIDDLEWARE = "downloader middleware"
     SIGNAL = "signal"  # a handler of one, so of an extension
     SERIALIZATION = "serialization"  # an item of which a part went as text
-    TASK = "task"  # an asyncio task, or a Deferred, that nobody waited for
+    TASK = (
+        "task"  # what nobody waited for: an asyncio task, a Deferred, a thread, a dropped generator
+    )
     CRASH = "crash"  # the process died of it
     MEMORY = "memory"  # the process was ended for the memory that it used
     BURIED = "buried"  # a request that was given up
@@ -119,6 +125,8 @@ class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
             the first failure of a commit.
         delivered_more: whether it had brought more than is listed there.
         attempt: which run of the lease it was.
+        counted: 0 for one failure; otherwise so many more of its group, of which nothing but this
+            number is kept.
     """
 
     kind: str
@@ -143,6 +151,7 @@ class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: int = 1
     code_version: int = 1
     time_ms: int = 0
+    counted: int = 0
     delivered: bytes = b""
     delivered_more: bool = False
 
@@ -153,25 +162,24 @@ class FailureGroup(msgspec.Struct, frozen=True):
     Attributes:
         numbers: places of its failures in the crawl, from 1.
         workers: who met them, sorted.
+        left_out: how many more there were of which nothing is kept.
         retried: how many of them were put back.
     """
 
     first: FailureRecord
     numbers: tuple[int, ...]
     workers: tuple[str, ...]
+    left_out: int = 0
     retried: int = 0
 
     @property
     def count(self) -> int:
-        return len(self.numbers)
+        return len(self.numbers) + self.left_out
 
 
-def mask_headers(headers: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Headers as they may be shown: without what would let somebody in."""
-    return {
-        name: [_MASK] * len(values) if name.lower() in _SECRET_HEADERS else values
-        for name, values in headers.items()
-    }
+def group_of(*parts: str) -> str:
+    """What all failures of one kind at one place have in common."""
+    return blake2b("\0".join(parts).encode(errors="replace"), digest_size=GROUP_BYTES).hexdigest()
 
 
 def read_failures(packet: bytes) -> list[FailureRecord]:
@@ -179,14 +187,38 @@ def read_failures(packet: bytes) -> list[FailureRecord]:
     return msgspec.msgpack.decode(packet, type=list[FailureRecord]) if packet else []
 
 
-def buried(url: str) -> FailureRecord:
-    """The failure of a request that was given up because its children died."""
+def buried(payload: bytes) -> FailureRecord:
+    """The failure of a request that was given up because its children died.
+
+    Args:
+        payload: the request as the runtime packed it, or a mapping with what else was given up as
+            its `url`.
+    """
+    facts = request_facts(payload)
     return FailureRecord(
         kind=FailureKind.BURIED,
         type="buried",
         message=f"given up: {STRIKES_MAX} children died while they worked on it",
         traceback="",
         group="buried",
-        url=url,
         attempt=STRIKES_MAX,
+        **facts,
     )
+
+
+def request_facts(payload: bytes) -> dict[str, Any]:
+    """Fields of a record that tell of a packed request, without its secrets."""
+    fields = PlainCodec().decode(payload)
+    callback = fields.get("callback", "")
+    headers = {
+        str(name, "latin-1"): [str(value, "latin-1") for value in values]
+        for name, values in fields.get("headers", {}).items()
+    }
+    is_request = ":" in str(fields.get("url", ""))  # others are `start()` and `spider_idle`
+    return {
+        "url": mask_url(str(fields.get("url", ""))),
+        "method": str(fields.get("method", "GET")) if is_request else "",
+        "callback": callback if isinstance(callback, str) else "",
+        "headers": mask_headers(headers),
+        "request": mask_payload(payload) if is_request else b"",
+    }

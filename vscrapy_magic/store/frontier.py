@@ -43,6 +43,7 @@ from vscrapy_magic.store.messages import (
     StepReply,
     Totals,
 )
+from vscrapy_magic.store.outputs import ORIGIN_NAMES
 from vscrapy_magic.store.scripts import load_script
 
 REQUESTS_PER_STEP: Final = 1000  # more in one script would hold up everybody else
@@ -203,10 +204,33 @@ class Frontier:
 
     def leave(self, token: MemberToken) -> CrawlState:
         """End a membership after the spider is closed; the last one ends the crawl. Idempotent."""
-        return CrawlState(self._call("leave", token, "left")[1].decode())
+        return CrawlState(self._call("leave", token, "left", b"")[1].decode())
+
+    def held(self, token: MemberToken, lease_id: int) -> tuple[bytes, int]:
+        """What a member works on: the packed request, and which run of it this is.
+
+        Of `start()` and `spider_idle` a mapping with the name as `url`; empty when the lease is not
+        held any more.
+        """
+        client = self.store.client
+        with self.store.errors_wrapped():
+            found: Any = client.hget(crawl_key(self.crawl_id, f"l:{token}"), str(lease_id))
+            origin = found.decode().partition(":")[0] if found else ""
+            runs: Any = client.hget(crawl_key(self.crawl_id, "a"), origin)
+            blob_id, _, index = origin.partition(".")
+            blob: Any = client.hget(crawl_key(self.crawl_id, "b"), blob_id)
+        attempt = msgspec.msgpack.decode(runs)[0] if runs else 1
+        if origin in ORIGIN_NAMES:
+            return msgspec.msgpack.encode({"url": ORIGIN_NAMES[origin]}), attempt
+        return (unpack_blob(blob)[int(index) - 1] if blob else b""), attempt
 
     def reclaim(
-        self, token: MemberToken, *, suspects: Sequence[int] = (), clear: bool = True
+        self,
+        token: MemberToken,
+        *,
+        suspects: Sequence[int] = (),
+        clear: bool = True,
+        failure: bytes = b"",
     ) -> list[str]:
         """Take back the leases of a child that is known to be dead.
 
@@ -214,12 +238,14 @@ class Frontier:
             suspects: leases that killed the child: a strike each.
             clear: False when it was one of the suspects, and nobody knows which: they run with
                 nothing beside them next, and only one that was alone gets a strike.
+            failure: packet with the failure that its death is; kept once.
 
         Returns:
             Origins that were buried: three strikes.
         """
         how = "dead" if clear else "unclear"
-        return [origin.decode() for origin in self._call("leave", token, how, *suspects)[3]]
+        reply = self._call("leave", token, how, failure, *suspects)
+        return [origin.decode() for origin in reply[3]]
 
     def _call(self, script: str, *args: bytes | str | int) -> list[Any]:
         reply: list[Any] = self.store.call(load_script(script), self._keys, args)

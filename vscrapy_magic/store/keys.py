@@ -37,11 +37,14 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     ),
     KeyRow("claims", "zset", "reserve, renew, step", "reserve, step", "end of crawl", "workers"),
     KeyRow("standby", "list", "reserve", "step", "end of crawl", "workers"),
+    KeyRow("unfit", "hash", "refuse", "refuse", "end of crawl", "workers"),
     KeyRow("m:<token>", "hash", "step", "step", "member leaves", "fixed fields"),
-    KeyRow("l:<token>", "hash", "step", "step, judge", "member leaves", "leases of one child"),
+    KeyRow(
+        "l:<token>", "hash", "step", "step, judge, held", "member leaves", "leases of one child"
+    ),
     KeyRow("h:<token>", "hash", "step", "step, judge", "member leaves", "slots one child uses"),
     KeyRow("r:<token>", "zset", "step", "step", "member leaves", "exclusive slots of one child"),
-    KeyRow("b", "hash", "step", "step", "end of crawl", "undone requests / 32 and more"),
+    KeyRow("b", "hash", "step", "step, held", "end of crawl", "undone requests / 32 and more"),
     KeyRow("bm", "hash", "step", "step, judge", "end of crawl", "as b"),
     KeyRow("q:<slot>", "zset", "step", "step", "slot empty", "queued blobs of a slot"),
     KeyRow("ready", "zset", "step", "step", "end of crawl", "slots with queued requests"),
@@ -55,7 +58,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
         "400 fingerprints on average",
     ),
     KeyRow("p:<origin>", "list", "step", "child", "lease ends", "8 bytes per published output"),
-    KeyRow("a", "hash", "judge", "step", "end of crawl", "requests that ran more than once"),
+    KeyRow("a", "hash", "judge", "step, held", "end of crawl", "requests that ran more than once"),
     KeyRow(
         "suspects", "list", "leave, step", "step", "end of crawl", "requests in flight at a death"
     ),
@@ -63,7 +66,8 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("cookies", "hash", "step", "step", "end of crawl", "cookies of the crawl, 10,000"),
     KeyRow("cookie_no", "zset", "step", "step", "end of crawl", "as cookies"),
     KeyRow(
-        "out", "stream", "step", "sender", "retention", "64 MB not acknowledged, then leasing waits"
+        *("out", "stream", "step, leave", "sender", "retention"),
+        "64 MB not acknowledged, then leasing waits",
     ),
     KeyRow("control", "hash", "control", "child, sender", "end of crawl", "changeable settings"),
     KeyRow("codes", "hash", "offer", "child, sender", "retention", "150 bytes a patch"),

@@ -64,12 +64,19 @@ class CrawlState(enum.StrEnum):
 
 
 class CloseLimits(msgspec.Struct, frozen=True):
-    """CLOSESPIDER_* for the whole crawl; 0 means none."""
+    """CLOSESPIDER_* for the whole crawl; 0 means none.
+
+    Attributes:
+        no_item_ms: how long nothing may be scraped.
+        no_item_pages: how many pages may come without an item.
+    """
 
     items: int = 0
     pages: int = 0
     errors: int = 0
     timeout_ms: int = 0
+    no_item_ms: int = 0
+    no_item_pages: int = 0
 
 
 class CrawlSpec(Message, frozen=True, kw_only=True):

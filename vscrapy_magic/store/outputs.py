@@ -20,7 +20,7 @@ from vscrapy_magic.store.scripts import Script, load_script
 from vscrapy_magic.store.values import Codec
 
 ENTRIES_AT_ONCE: Final = 100  # of about 1 MB at most each
-_NAMES: Final = {b"start": "start()", b"idle": "spider_idle"}
+ORIGIN_NAMES: Final = {"start": "start()", "idle": "spider_idle"}  # of leases without a request
 
 
 class Witness(msgspec.Struct, frozen=True):
@@ -207,7 +207,7 @@ def _output(entry_id: bytes, fields: dict[bytes, bytes]) -> Output:
     if b"blob" in fields:
         buried = unpack_blob(fields[b"blob"])[int(fields[b"index"]) - 1]
     elif b"buried" in fields:
-        buried = Codec().encode({"url": _NAMES[fields[b"buried"]]})
+        buried = Codec().encode({"url": ORIGIN_NAMES[fields[b"buried"].decode()]})
     return Output(
         commit_no=int(entry_id.partition(b"-")[0]),
         nonce=fields[b"nonce"].decode(),

@@ -71,7 +71,10 @@ class ExitCode(enum.IntEnum):
     STORE_LOST = 66  # Redis unreachable for too long; may be started again
     PARENT_GONE = 67
     EXITED = 68  # spider code raised SystemExit
-    NOT_TAKEN = 69  # of a child that tried code which was refused, here or elsewhere
+    UNFIT = (
+        69  # this worker lacks what the spider needs, others may have it; `Report.FATAL` says it
+    )
+    NOT_TAKEN = 70  # of a child that tried code which was refused, here or elsewhere
 
 
 class FromChild(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -181,5 +181,6 @@ def _create_args(spec: CrawlSpec, collector: SessionRecord | None) -> list[bytes
         *("lifo", int(spec.lifo), "keep_open", int(spec.keep_open)),
         *("limit_items", limits.items, "limit_pages", limits.pages),
         *("limit_errors", limits.errors, "limit_timeout_ms", limits.timeout_ms),
+        *("limit_no_item_ms", limits.no_item_ms, "limit_no_item_pages", limits.no_item_pages),
         *("out_max", spec.out_bytes_max),
     ]

@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from vscrapy_magic.store.failures import FailureKind
 from vscrapy_magic.store.frontier import CLAIM_MAX_MS
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import ChildOrder
@@ -30,6 +31,7 @@ from vscrapy_magic.store.pipes import (
     frame,
     read_report,
 )
+from vscrapy_magic.worker.death import Death, LastWords
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.process import UNKNOWN_CODE, is_stopped
 from vscrapy_magic.worker.source import Birth
@@ -87,6 +89,8 @@ class Child:
         self.folder: Final = Path(order.folder)
         self.process: Final = birth.process
         self.output: Final = output
+        self._words = LastWords()
+        self._over_memory = False
         self.stopping_since: float | None = None
         self.phase = Phase.STARTING
         self.fatal = ""
@@ -120,6 +124,8 @@ class Child:
             if len(self.ended_pipes) == len(self.pipes):
                 self.process.is_silent()
         pipe = self.pipes[fd]
+        if pipe is Pipe.STDERR:
+            self._words.hear_stderr(data)
         if pipe is not Pipe.REPORT:
             self.output.raw(pipe, data)
             return
@@ -136,6 +142,7 @@ class Child:
     def _heard(self, report: FromChild) -> None:
         if report.report is Report.LOG:
             self.output.record(report)
+            self._words.hear_log(report.logger, report.level, report.text)
         elif report.report is Report.PONG:
             while self._unanswered and self._unanswered[0][0] <= report.number:
                 self._unanswered.popleft()
@@ -167,6 +174,7 @@ class Child:
         if self._stack_asked_at is None or self._stack_told:
             return  # it has answered meanwhile
         self._stack_told = True
+        self._words.hear_stack(report.text)
         where = f"it is at {report.logger}" if report.logger else "it is in no line of the spider"
         text = f"the spider has not answered for {HUNG_S:.0f} s; {where}\n{report.text}"
         self.output.own(logging.WARNING, text)
@@ -265,8 +273,9 @@ class Child:
             self.process.signal(signal.SIGUSR2)
 
     def condemn(self, verdict: str) -> None:
-        """Kill the child for something that it did itself."""
+        """Kill the child for the memory that it uses."""
         self.verdict = verdict
+        self._over_memory = True
         self.kill()
 
     def kill(self) -> None:
@@ -311,6 +320,8 @@ class Child:
             return ""
         if code == ExitCode.NOT_TAKEN:
             return ""
+        if code == ExitCode.UNFIT:
+            return ""  # it has said why
         if code == UNKNOWN_CODE or code is None:
             return "is gone, and nobody saw how"
         if code < 0:
@@ -336,6 +347,23 @@ class Child:
         if code < 0:
             return bool(self.verdict) or -code in _OWN_SIGNALS
         return code not in _OURS or (code == ExitCode.DONE and self.phase is not Phase.CLOSED)
+
+    def death(self) -> Death | None:
+        """What is told of its end among the failures; None when that was not its own doing."""
+        if not self.ended_itself:
+            return None
+        return Death(
+            kind=FailureKind.MEMORY if self._over_memory else FailureKind.CRASH,
+            code=self.process.code() or 0,
+            how=f"{self.describe_end()} while {self.phase}",
+            verdict=self.verdict,
+            stack=self._words.stack(),
+            lines=tuple(self._words.lines),
+            folder=self.folder,
+            worker=self.output.worker,
+            code_version=self.code_version,
+            secrets=self.output.masked,
+        )
 
     @property
     def is_clear(self) -> bool:

@@ -25,7 +25,7 @@ from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.logs import LINES_PER_BATCH, Logs
 from vscrapy_magic.store.messages import CrawlSpec, CrawlState
-from vscrapy_magic.store.presence import Beat, LiveCrawl, Presence
+from vscrapy_magic.store.presence import Beat, LiveCrawl, Liveness, Presence
 from vscrapy_magic.store.views import FINAL_STATES
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.parcel import Parcel
@@ -295,14 +295,20 @@ class Desk:
             parcel = Parcel(self._store, burial, burial.folder)
         if parcel is not None and not parcel.is_empty:
             parcel.announce()
-        buried = Frontier(self._store, crawl_id).reclaim(
-            token, suspects=burial.suspects, clear=burial.clear
+        frontier = Frontier(self._store, crawl_id)
+        buried = frontier.reclaim(
+            token,
+            suspects=burial.suspects,
+            clear=burial.clear,
+            failure=_death_packet(frontier, burial),
         )
         if buried:
             text = "a request is given up: the process died of it three times"
             burial.output.own(logging.ERROR, text)
         self._send(burial.output)
-        if burial.fatal:
+        if burial.unfit:
+            self._refuse(burial)
+        elif burial.fatal:
             self._crawls.finish_failed(crawl_id, burial.fatal)
         elif self._crawls.view(crawl_id, named=False).state in FINAL_STATES:
             self._crawls.sweep(crawl_id)
@@ -321,6 +327,21 @@ class Desk:
             self._codes.cannot(
                 tenant.crawl_id, tenant.code_version, tenant.worker, burial.trial_failed
             )
+
+    def _refuse(self, burial: Burial) -> None:
+        """Leave a crawl to workers that can run it; when there is none it has failed."""
+        self._placing.refuse(burial.tenant)
+        crawl_id, worker = burial.tenant.crawl_id, burial.tenant.worker
+        refused = self._crawls.refuse(crawl_id, worker, burial.unfit)
+        view = self._crawls.view(crawl_id)
+        others = {
+            each.record.name
+            for each in self._presence.workers()
+            if each.liveness is not Liveness.GONE and view.spec.env in {"", each.record.env}
+        }
+        if not view.members and others <= refused:
+            more = f" (none of the {len(refused)} workers can run it)" if len(refused) > 1 else ""
+            self._crawls.finish_failed(crawl_id, f"{burial.unfit}{more}")
 
     def _has_dropped(self, burial: Burial, exc: StoreError) -> None:
         logger.warning(
@@ -356,6 +377,21 @@ class Desk:
         self._carry()
         if is_done:
             self._send(parcel.burial.output)
+
+
+def _death_packet(frontier: Frontier, burial: Burial) -> bytes:
+    """The failure that a death is, packed as a child packs failures; empty for none."""
+    if burial.death is None:
+        return b""
+    payload, attempt = b"", 1
+    if len(burial.suspects) == 1:
+        payload, attempt = frontier.held(burial.tenant.token, burial.suspects[0])
+    try:
+        record = burial.death.record(payload, attempt, len(burial.suspects))
+    except Exception:  # whatever a request of another version holds, its lease must go back
+        logger.exception("What a child died of could not be told")
+        return b""
+    return msgspec.msgpack.encode([record])
 
 
 def _is_stopping(crawl: LiveCrawl) -> bool:

@@ -41,7 +41,7 @@ class Output:
 
     def __init__(self, crawl_id: CrawlId, worker: WorkerName, level: int = logging.DEBUG) -> None:
         self.crawl_id: Final = crawl_id
-        self._worker = worker
+        self.worker: Final = worker
         self._level = level
         self._lock = threading.Lock()
         self._number = 0
@@ -84,6 +84,11 @@ class Output:
         # One may be part of another.
         self._masked = tuple(sorted({*self._masked, *secrets}, key=len, reverse=True))
 
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """The values that are shown as `***`."""
+        return self._masked
+
     def hide(self, text: str) -> str:
         """The text with what is masked as `***`."""
         for secret in self._masked:
@@ -95,7 +100,7 @@ class Output:
         return line if text == line.text else msgspec.structs.replace(line, text=text)
 
     def _add(self, time_ms: int, level: int, logger: str, text: str, source: str) -> None:
-        line = LogLine(time_ms, level, logger, text, self._worker, source)
+        line = LogLine(time_ms, level, logger, text, self.worker, source)
         with self._lock:
             self._number += 1
             if level >= logging.ERROR:
@@ -168,7 +173,7 @@ class Output:
                 self._add_error(pair)
 
     def _counting(self, time_ms: int, count: int, text: str) -> LogLine:
-        return LogLine(time_ms, logging.WARNING, _SOURCE, text, self._worker, _SOURCE, count)
+        return LogLine(time_ms, logging.WARNING, _SOURCE, text, self.worker, _SOURCE, count)
 
 
 def _place(line: LogLine) -> tuple[str, str]:

@@ -35,17 +35,25 @@ class Placing:
         self._crawls = Crawls(store)
         self._not_before: dict[CrawlId, float] = {}
         self._alone_since: dict[CrawlId, float] = {}
+        self._unfit: set[tuple[WorkerName, CrawlId]] = set()
+
+    def refuse(self, tenant: Tenant) -> None:
+        """A worker cannot run a crawl: it lacks a package. It is not asked again."""
+        self._unfit.add((tenant.worker, tenant.crawl_id))
 
     def place(
         self, roster: Roster, wanted: Mapping[CrawlId, Wanted]
     ) -> tuple[list[Start], set[MemberToken]]:
         """Children to start, each reserved already, and children that make room."""
         self._forget(wanted)
+        if not roster.taking:
+            self._unfit.clear()  # the zygote is replaced: packages beside it have changed
         if roster.woken:
             self._not_before.clear()
         used = Counter({record.name: 0 for record in roster.records})
         here = {(tenant.worker, tenant.crawl_id) for tenant in roster.tenants}
         used.update(worker for worker, _ in here)
+        excluded = here | roster.resting | self._unfit
         starts: list[Start] = []
         alone: list[LiveCrawl] = []
         for each in sorted(wanted.values(), key=lambda w: w.crawl.members):  # the older one first
@@ -58,7 +66,7 @@ class Placing:
             if not roster.taking:
                 self._tell_problem(crawl, roster.problem)
                 continue
-            began = self._starts(each, fitting, used, here | roster.resting)
+            began = self._starts(each, fitting, used, excluded)
             starts += began
             used.update(start.tenant.worker for start in began)
             if not crawl.members and all(used[r.name] >= r.slots for r in fitting) and not began:
@@ -134,3 +142,4 @@ class Placing:
 
     def _forget(self, wanted: Mapping[CrawlId, Wanted]) -> None:
         self._not_before = {c: at for c, at in self._not_before.items() if c in wanted}
+        self._unfit = {place for place in self._unfit if place[1] in wanted}

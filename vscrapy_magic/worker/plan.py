@@ -8,6 +8,7 @@ import msgspec
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import CrawlSpec, WorkerRecord
 from vscrapy_magic.store.presence import LiveCrawl
+from vscrapy_magic.worker.death import Death
 from vscrapy_magic.worker.output import Output
 
 
@@ -91,11 +92,13 @@ class Burial(msgspec.Struct, frozen=True):
     """A child that has ended.
 
     Attributes:
-        fatal: the crawl cannot run here, in one line; empty when it can.
+        fatal: the crawl cannot run anywhere, in one line; empty when it can.
+        unfit: it cannot run on this worker, in one line; empty when it can.
         suspects: leases to blame for its death.
         clear: whether that is one; otherwise it was one of them, nobody knows which.
         died: monotonic seconds.
         folder: what it wrote there goes to the sender; then the folder is removed.
+        death: what is to be told of its end among the failures of the crawl.
         trial_failed: why it could not try new code; empty for other children.
     """
 
@@ -103,7 +106,9 @@ class Burial(msgspec.Struct, frozen=True):
     output: Output
     died: float
     fatal: str = ""
+    unfit: str = ""
     suspects: tuple[int, ...] = ()
     clear: bool = True
     folder: Path | None = None
+    death: Death | None = None
     trial_failed: str = ""

@@ -370,20 +370,29 @@ class Supervisor:
             self._deaths.pop(place, None)
             child.output.own(logging.INFO, "the child has ended")
         logger.info("Crawl %s: the child %s", child.crawl_id, how or "has ended")
-        fatal = ""
+        fatal = unfit = ""
         if in_vain:
             pass  # the old code goes on
         elif child.process.code() == ExitCode.FATAL and child.fatal:
             fatal = child.output.hide(child.fatal.strip().splitlines()[-1])
+        elif child.process.code() == ExitCode.UNFIT:
+            unfit = child.output.hide(child.fatal)
         elif child.ended_itself and child.phase in EARLY and self._deaths[place] >= EARLY_DEATHS:
             fatal = f"its process {how} while loading, {EARLY_DEATHS} times in a row"
         failed = child.output.hide(child.fatal) or (how and f"the child {how}")
-        burial = Burial(_tenant(child, now), child.output, now, fatal, suspects, child.is_clear)
-        self._desk.bury(
-            msgspec.structs.replace(
-                burial, folder=child.folder, trial_failed=failed if in_vain else ""
-            )
+        burial = Burial(
+            tenant=_tenant(child, now),
+            output=child.output,
+            died=now,
+            fatal=fatal,
+            unfit=unfit,
+            suspects=suspects,
+            clear=child.is_clear,
+            folder=child.folder,
+            trial_failed=failed if in_vain else "",
         )
+        death = None if in_vain else child.death()
+        self._desk.bury(msgspec.structs.replace(burial, death=death))
         for fd in child.pipes.keys() - child.ended_pipes:
             self._selector.unregister(fd)
         child.close()

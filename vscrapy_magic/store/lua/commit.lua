@@ -81,7 +81,13 @@ local function commit_stats()
       redis.call('HSET', S, key, value)
     elseif kind == 'add' then
       local ok = redis.pcall('HINCRBY', S, key, value)
-      if type(ok) == 'table' and ok.err then ok = redis.pcall('HINCRBYFLOAT', S, key, value) end
+      if type(ok) == 'table' and ok.err then
+        ok = redis.pcall('HINCRBYFLOAT', S, key, value)
+        -- As in Python, a sum with a fraction in it stays a float when it comes out even.
+        if type(ok) == 'string' and string.match(ok, '^-?%d+$') then
+          redis.call('HSET', S, key, ok .. '.0')
+        end
+      end
       if type(ok) == 'table' and ok.err then redis.call('HSET', S, key, value) end
     else
       local old = tonumber(redis.call('HGET', S, key) or nil)
@@ -107,6 +113,7 @@ local function commit_outputs()
   M.errors = M.errors + tonumber(ARGV[10])
   local item_count, failure_count = tonumber(ARGV[11]), tonumber(ARGV[13])
   M.items, M.failures = M.items + item_count, M.failures + failure_count
+  if item_count > 0 then M.item_pages = M.pages end
   if item_count > 0 or failure_count > 0 then
     M.out_bytes = M.out_bytes + #ARGV[12] + #ARGV[14]
     local entry = {'nonce', token .. ' ' .. seq, 'total', M.out_bytes, 'item_count', item_count,

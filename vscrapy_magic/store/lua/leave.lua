@@ -1,7 +1,7 @@
 -- A member leaves: by itself, or found dead by its supervisor, which may name leases to blame.
 --
 -- KEYS: prefix of the crawl. ARGV: token, how (left, dead, or unclear: dead by one of several leases),
---   then the leases in question.
+--   packet with the failure that its death is ('' for none), then the leases in question.
 -- Returns: {'ok', state, close_reason, buried origins}, or {'unknown'}.
 --
 -- Of a death that is not unclear each lease named gets a strike. Otherwise all become suspects, which
@@ -73,8 +73,16 @@ local function suspect(leases, origins)
   if blamed then strike(leases[blamed], origins[blamed]) end
 end
 
+-- It may have died before it joined.
+local claimed = redis.call('ZREM', P .. 'claims', token) == 1
+if ARGV[3] ~= '' and (claimed or redis.call('ZSCORE', P .. 'members', token)) then
+  M.commit_no = M.commit_no + 1
+  M.failures, M.out_bytes = M.failures + 1, M.out_bytes + #ARGV[3]
+  redis.call('XADD', P .. 'out', M.commit_no .. '-0', 'nonce', token .. ' died', 'total', M.out_bytes,
+    'item_count', 0, 'items', '', 'failure_count', 1, 'failures', ARGV[3])
+end
 local leases, origins = {}, {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local held = redis.call('HGET', HELD, ARGV[i])
   if held then
     leases[#leases + 1], origins[#origins + 1] = ARGV[i], string.match(held, '^([^:]+)')
@@ -85,7 +93,6 @@ if how == 'unclear' then
 else
   for i, lease in ipairs(leases) do strike(lease, origins[i]) end
 end
-redis.call('ZREM', P .. 'claims', token) -- it may have died before it joined
 if redis.call('ZSCORE', P .. 'members', token) then member_remove(token, now, how ~= 'left') end
 settle(now)
 blobs_flush()

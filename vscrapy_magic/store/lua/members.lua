@@ -142,9 +142,23 @@ local function close_with(reason, final, now)
   set_state('stopping', now)
 end
 
+-- Why a crawl ends that scrapes nothing, if it is to; as Scrapy, looks once in each period.
+local function barren(now)
+  if M.limit_no_item_pages > 0 and M.pages - M.item_pages >= M.limit_no_item_pages then
+    return 'closespider_pagecount_no_item'
+  end
+  if M.limit_no_item_ms == 0 or M.started_ms == 0 then return nil end
+  if M.period_ms == 0 then M.period_ms = M.started_ms end
+  if now - M.period_ms < M.limit_no_item_ms then return nil end
+  if M.items == M.period_items then return 'closespider_timeout_no_item' end
+  M.period_ms, M.period_items = now, M.items
+  return nil
+end
+
 -- Brings the state to where the counts say that it is. Call it after every change.
 local function settle(now)
   if M.state == 'starting' or M.state == 'running' or M.state == 'waiting' then
+    local why = barren(now)
     if M.limit_items > 0 and M.items >= M.limit_items then
       close_with('closespider_itemcount', 'finished', now)
     elseif M.limit_pages > 0 and M.pages >= M.limit_pages then
@@ -153,6 +167,8 @@ local function settle(now)
       close_with('closespider_errorcount', 'finished', now)
     elseif M.limit_timeout_ms > 0 and M.started_ms > 0 and now - M.started_ms >= M.limit_timeout_ms then
       close_with('closespider_timeout', 'finished', now)
+    elseif why then
+      close_with(why, 'finished', now)
     elseif M.queued + M.leased == 0 and M.start == 'done' and M.idle == 'done' then
       M.close_reason, M.final = 'finished', 'finished'
       set_state('closing', now)

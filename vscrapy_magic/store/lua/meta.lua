@@ -8,6 +8,7 @@ local META_FIELDS = {
   'out_bytes', 'out_acked', 'out_max', 'judged_ms', 'created_ms', 'turn', 'workers',
   'rules', 'rule_no', 'slot_limit', 'slot_excl', 'own_limit', 'called',
   'code_no', 'offer_no', 'offer_last', 'offer_until_ms',
+  'limit_no_item_ms', 'limit_no_item_pages', 'item_pages', 'period_ms', 'period_items',
 }
 local META_WORDS = 9 -- so many of them are words, the others numbers
 local FINAL = {finished = 1, stopped = 1, failed = 1, cancelled = 1, lost = 1, store_rolled_back = 1}

@@ -64,7 +64,7 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
 end
 redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'suspects',
   P .. 'parked', P .. 'holding', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
-  P .. 'offer')
+  P .. 'offer', P .. 'unfit')
 for _, name in ipairs({'cookies', 'cookie_no', 'control'}) do
   if kept then redis.call('PEXPIRE', P .. name, ARGV[2]) else redis.call('UNLINK', P .. name) end
 end
