@@ -185,16 +185,16 @@ def test_worker_killed_while_it_tries_does_not_block_the_others(
 
 def test_two_patches_in_a_row_and_a_late_worker_run_the_newest_code(store: Store) -> None:
     with Workers(store.url, "--name", "a"):
-        crawl = Ordered(store, SLOW % (400, "0.1", 1))
+        crawl = Ordered(store, SLOW % (250, "0", 1), DOWNLOAD_DELAY=0.1)
         crawl.wait_for_members(1)
-        assert patched(crawl, SLOW % (400, "0.1", 2)).version == 2
-        assert patched(crawl, SLOW % (400, "0.1", 3)).version == 3
+        assert patched(crawl, SLOW % (250, "0", 2)).version == 2
+        assert patched(crawl, SLOW % (250, "0", 3)).version == 3
         with Workers(store.url, "--name", "b"):
             wait_until(
                 lambda: "b" in lines(crawl, "Code version 3 from here on"), 30, "the late one"
             )
             assert crawl.wait(60).state is CrawlState.FINISHED
-        assert crawl.numbers() == dict.fromkeys(range(400), 1)
+        assert crawl.numbers() == dict.fromkeys(range(250), 1)
         assert codes(crawl)[3] > 0
 
 
