@@ -189,3 +189,28 @@ def test_terminal_patches_and_retries(
         assert {(item["n"], item["part"]) for item in found.items} == set(all_of(90))
     assert main(["patch", crawl.id, "mended.py"]) == 2
     assert "its code stays as it is" in capsys.readouterr().err
+
+
+def test_requests_of_a_callback_that_was_gone_for_a_while_are_put_back(session: Session) -> None:
+    gone = FAILING.replace("callback=self.more", "callback=self.parse_more")
+    with_it = (gone % (50, "", "0")).replace("n in (1, 2) and", "False and")
+    with_it = with_it.replace("def more(", "def parse_more(")
+    without = with_it.replace("def parse_more(", "def nothing(")
+    without = without.replace("yield page(100 + n, callback=self.parse_more)", "pass")
+    crawl = begin(session, with_it, DOWNLOAD_DELAY=0.05)
+    wait_until(lambda: len(crawl.items) > 5, 20, "items")
+    crawl.patch(order(without))
+    wait_until(lambda: len(crawl.failures) > 2, 20, "failures")
+    assert crawl.failures[0].record.kind == "request"
+    assert crawl.failures[0].record.url.startswith("data:text/plain,1")
+    assert crawl.failures[0].record.code_version == 2
+    crawl.patch(order(with_it))
+    assert ended(crawl) is CrawlState.FINISHED
+    failed = len(crawl.failures)
+    assert crawl.retry().count == failed
+    ended(crawl)
+    assert len(crawl.failures) == failed
+    items = counted(crawl)
+    assert set(items.values()) == {1}
+    lost = {int(each.record.url.partition(",")[2]) for each in crawl.failures}
+    assert {(n, "more") for n in lost} <= set(items)

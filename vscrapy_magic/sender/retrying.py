@@ -16,6 +16,7 @@ from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.retries import FailedRequest, PutBack, failure_number, unmasked
 
 ALL: Final = "all"
+_HIDDEN: Final = b"****"  # a value that `Hider.data` has taken out
 # Of others there is no request, or it runs again by itself, or what it brought is all there.
 RETRIED_KINDS: Final = frozenset(
     {
@@ -77,7 +78,7 @@ class Choice:
         """
         self._spool = spool
         self._numbers: dict[bytes, list[int]] = {}  # of failures, by request as it is sent
-        self._without = self._masked = self._cut = 0
+        self._without = self._masked = self._hidden = self._cut = 0
         self._again = 0  # put back before
         self.requests: list[FailedRequest] = []
         self._choose(_wanted(spool, number))
@@ -94,6 +95,9 @@ class Choice:
             payload = _payload(output, record)
             if not payload or record.kind not in RETRIED_KINDS:
                 self._without += 1
+                continue
+            if _HIDDEN in payload:
+                self._hidden += 1
                 continue
             known = self._numbers.setdefault(payload, [])
             known.append(number)
@@ -126,6 +130,11 @@ class Choice:
             yield f"{_failures(again)} put back before"
         if self._without:
             yield f"{_failures(self._without)} left out: there is no request to run again"
+        if self._hidden:
+            yield (
+                f"{_failures(self._hidden)} left out: their requests held a value of --env, which "
+                "failures do not keep"
+            )
         if self._masked:
             yield (
                 f"{self._masked} of them had secret headers or cookies, which failures do not "
