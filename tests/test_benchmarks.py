@@ -17,6 +17,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "idle": ("--seconds", "4"),
     "join": (),
     "logs": ("--seconds", "3"),
+    "patch": (),
     "start": (),
     "stop": (),
 }

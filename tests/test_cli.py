@@ -94,6 +94,8 @@ def test_help_of_a_crawl_is_no_crawl(capsys: Captured, command: str) -> None:
         (["-l", "--redis", "redis://127.0.0.1:1"], "does not answer"),
         (["config", "--redis", "x", "--unset"], "config: --redis URL or --unset, not both"),
         (["set", "a", "LOG_LEVEL"], "set LOG_LEVEL: write it as set NAME=VALUE"),
+        (["patch"], "patch: ID is missing; example: vscrapy patch"),
+        (["retry", "a", "x"], "retry: x is no number of a failure; write one, or `all`"),
         (["worker", "-n", "x", "redis://127.0.0.1"], "a number of workers is needed"),
     ],
 )

@@ -13,6 +13,10 @@ class ConfigError(VscrapyError):
     """An option, an environment variable or the configuration file cannot be used."""
 
 
+class PatchRefusedError(VscrapyError):
+    """New code for a running crawl cannot be loaded on a worker: the old code goes on."""
+
+
 class StoreError(VscrapyError):
     """Redis (or Valkey) did not do what was asked; the base of all that comes from that side."""
 

@@ -33,6 +33,8 @@ _HELP: Final = f"""vscrapy {__version__}: Scrapy crawls on many workers
   vscrapy errors ID                    failures, grouped
   vscrapy set ID NAME=VALUE ...        change a running crawl
   vscrapy push ID URL ...              add URLs to a running crawl
+  vscrapy patch ID [FILE]              bring the spider as it is now into it
+  vscrapy retry ID [N]                 run failed requests again
 
   vscrapy worker [URL] [-n N]          serve crawls until SIGTERM
   vscrapy config [--redis URL]         show or set the default Redis
@@ -53,6 +55,8 @@ _COMMANDS: Final = {
     "stop": ("running", "stop"),
     "set": ("running", "change"),
     "push": ("running", "push"),
+    "patch": ("again", "patch"),
+    "retry": ("again", "retry"),
     "logs": ("kept", "logs"),
     "items": ("kept", "items"),
     "attach": ("attach", "attach_here"),

@@ -118,11 +118,11 @@ def _why(view: CrawlView, now_ms: int) -> str:
 
 
 def _sender(view: CrawlView, sessions: Mapping[Any, SessionView]) -> str:
-    if view.spec.session is None:
+    if view.session is None:
         return "detached"
     if view.over:
         return ""
-    session = sessions.get(view.spec.session)
+    session = sessions.get(view.session)
     return "gone" if session is None else str(session.liveness)
 
 

@@ -18,7 +18,7 @@ from vscrapy_magic.sender.cells import set_source
 
 LINE_MAGICS: Final = (
     *("vbreak", "vconnect", "vcrawl", "vdebug", "verrors", "vfetch", "vitems", "vlist", "vlogs"),
-    *("vpanel", "vpush", "vreplay", "vset", "vstop", "vview", "vworkers"),
+    *("vpanel", "vpatch", "vpush", "vreplay", "vretry", "vset", "vstop", "vview", "vworkers"),
 )
 CELL_MAGICS: Final = ("vcrawl",)
 # Attributes of the shell.

@@ -296,6 +296,34 @@ class VscrapyMagics(Magics):
 
     @line_magic
     @_tidy
+    def vpatch(self, line: str) -> str | None:
+        """%vpatch [ID] [NAME]: the spider as it is now, for a running crawl; its queue stays."""
+        parse = _parser("%vpatch", "1a2b3c4d quotes")
+        parse.add_argument("words", nargs="*", metavar="[ID] [NAME]")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        from vscrapy_magic.notebook.patching import patch_crawl
+
+        crawl, patched = patch_crawl(self.kernel, options.words)
+        return f"crawl {crawl.id}: {patched}"
+
+    @line_magic
+    @_tidy
+    def vretry(self, line: str) -> str | None:
+        """%vretry [N|all] [ID]: failed requests again; of a crawl that is over, which goes on."""
+        parse = _parser("%vretry", "all 1a2b3c4d")
+        parse.add_argument("words", nargs="*", metavar="[N|all] [ID]")
+        parse.add_argument("--bg", action="store_true", help="do not wait for a crawl that goes on")
+        options = _parsed(parse, line)
+        if options is None:
+            return None
+        from vscrapy_magic.notebook.retrying import retry
+
+        return retry(self.kernel, options.words, background=options.bg)
+
+    @line_magic
+    @_tidy
     def vfetch(self, line: str) -> str | None:
         """%vfetch URL [--worker W] [--spider NAME]: a page as a worker gets it, as `response`."""
         parse = _parser("%vfetch", "https://example.com --worker w-2")

@@ -7,14 +7,12 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.notebook.debugging import chosen, trusted_source
-from vscrapy_magic.notebook.kernel import Kernel, find_spider
-from vscrapy_magic.sender.classes import class_order
+from vscrapy_magic.notebook.kernel import Kernel
+from vscrapy_magic.notebook.patching import edited_order
 from vscrapy_magic.sender.crawl import Crawl
-from vscrapy_magic.sender.options import CrawlOptions
+from vscrapy_magic.sender.patching import with_data
 from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.messages import Bundle
 
@@ -67,16 +65,7 @@ def edited_source(kernel: Kernel, crawl: Crawl, shipped: Bundle) -> Bundle:
         ConfigError: no cell defines the spider.
         CannotShipError: something that it uses exists in this process only.
     """
-    spec, namespace = crawl.view.spec, kernel.shell.user_ns
-    kind = find_spider(spec.spider, namespace, namespace)
-    options = CrawlOptions(args=spec.args)
-    bundle = class_order(options, kind, kernel.cells.cells, namespace).shipped.bundle
-    data = {
-        name: content
-        for name, content in shipped.files.items()
-        if name != shipped.entry and not name.endswith(".py")
-    }
-    return msgspec.structs.replace(bundle, files=data | bundle.files)
+    return with_data(edited_order(kernel, crawl).shipped.bundle, shipped)
 
 
 class Replayed:

@@ -13,7 +13,8 @@ from typing import Final, Protocol
 from vscrapy_magic.errors import StoreError, VscrapyError
 from vscrapy_magic.notebook.interrupts import CrawlFailedError, CrawlInterruptedError
 from vscrapy_magic.notebook.keyboard import CellKeyboard
-from vscrapy_magic.sender.crawl import Crawl, describe
+from vscrapy_magic.sender.account import describe
+from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.follow import Listener
 from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.options import CrawlOptions

@@ -16,6 +16,7 @@ from vscrapy_magic.notebook.tables import Table
 from vscrapy_magic.sender.advice import advice, next_steps
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.lines import format_line
+from vscrapy_magic.store.codes import FIRST_CODE
 from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.keys import SessionId
 from vscrapy_magic.store.logs import LogLine
@@ -56,7 +57,7 @@ def crawls(views: Sequence[CrawlView], sessions: Sequence[SessionView]) -> Table
             "spider": view.spec.spider,
             "state": view.state,
             "why": _why(view, int(time.time() * 1000)),
-            "sender": _sender(view.spec.session, sessions),
+            "sender": _sender(view.session, sessions),
             "workers": len(view.members),
             "pages": view.totals.pages,
             "items": view.totals.items,
@@ -114,9 +115,12 @@ def items(crawl: Crawl, last: int) -> Table:
     count = len(crawl.items)
     shown = crawl.items[max(0, count - last) :]
     names = list(dict.fromkeys(name for item in shown for name in _fields(item)))
+    is_patched = crawl.view.code_version > FIRST_CODE
+    first = count - len(shown)
     rows = [
         {
-            "#": count - len(shown) + place,
+            "#": first + place,
+            **({"code version": crawl.items.code_version(first + place)} if is_patched else {}),
             **{name: _value(_fields(item).get(name, "")) for name in names},
         }
         for place, item in enumerate(shown)
@@ -149,16 +153,19 @@ def failures(crawl: Crawl, number: int = 0) -> "Table | FailureText":
         if not 1 <= number <= count:
             raise ConfigError(f"no failure {number}: crawl {crawl.id} has {count}")
         return FailureText(number, crawl.failures[number - 1].record)
+    groups = crawl.failures.groups()
+    retried = any(group.retried for group in groups)
     rows = [
         {
             "#": group.numbers[0],
             "count": group.count,
+            **({"put back": group.retried} if retried else {}),
             "where": group.first.place or group.first.kind,
             "error": f"{group.first.type}: {group.first.message}",
             "url": group.first.url,
             "workers": ", ".join(group.workers),
         }
-        for group in crawl.failures.groups()
+        for group in groups
     ]
     note = "%verrors NUMBER explains one and shows its request, response and locals"
     if crawl.failures.left_out:
@@ -175,8 +182,11 @@ class FailureText:
 
     def __repr__(self) -> str:
         record = self.record
+        is_first = record.code_version == FIRST_CODE
+        code = "" if is_first else f", code version {record.code_version}"
+        run = f"attempt {record.attempt}{code}"
         parts = [
-            f"failure {self.number}: {record.kind} on {record.worker}, attempt {record.attempt}",
+            f"failure {self.number}: {record.kind} on {record.worker}, {run}",
             "\n".join(_trace(record)),
             *_explained(self.number, record),
         ]

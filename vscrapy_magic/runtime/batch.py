@@ -14,7 +14,7 @@ from vscrapy_magic.runtime.codec import item_packet
 from vscrapy_magic.runtime.stats import deltas
 from vscrapy_magic.runtime.tracker import Counts, Output, OutputKind, Run, RunState, Tracker
 from vscrapy_magic.store.failures import FailureRecord
-from vscrapy_magic.store.messages import CookieChange, NewRequest, Part
+from vscrapy_magic.store.messages import CookieChange, LeaseKind, NewRequest, Part
 
 STEP_REQUESTS: Final = 1000  # the frontier takes no more in one call
 STEP_BYTES: Final = 1024 * 1024  # of outputs in one step; one bigger output goes alone
@@ -174,8 +174,10 @@ def _take_run(batch: Batch, run: Run, *, ends: bool) -> bool:
         # What fits into a step of its own must not be cut in two: a part costs more.
         return False
     outputs = _take_outputs(batch, unit)
+    _tell_delivered(run, outputs)
     if unit.outputs or not ends:
         if outputs:
+            run.sent(outputs)
             # Cookies are no output: setting one twice does no harm, and what was published with it
             # may need it.
             taken = Taken(run, ends=False, outputs=outputs, cookies=unit.cookies)
@@ -187,6 +189,17 @@ def _take_run(batch: Batch, run: Run, *, ends: bool) -> bool:
     unit.counts, unit.cookies = Counts(), {}
     batch.taken.append(taken)
     return True
+
+
+def _tell_delivered(run: Run, outputs: list[Output]) -> None:
+    """Let the first failure among them know what else its lease has brought: see `%vretry`."""
+    first = next((o for o in outputs if o.kind is OutputKind.FAILURE and not o.tally), None)
+    if first is None or run.lease.kind is not LeaseKind.REQUEST:
+        return
+    keys, more = run.delivered(outputs)
+    record = msgspec.msgpack.decode(first.data, type=FailureRecord)
+    record = msgspec.structs.replace(record, delivered=keys, delivered_more=more)
+    first.data = msgspec.msgpack.encode(record)
 
 
 def settle(batch: Batch, tracker: Tracker) -> None:

@@ -33,6 +33,7 @@ from vscrapy_magic.store.failures import (
     FailureRecord,
     Frame,
     group_of,
+    request_facts,
 )
 from vscrapy_magic.store.secrets import (
     Hider,
@@ -63,6 +64,7 @@ class Seen:
         item: None for none.
         cause: the exception that an errback or a `process_exception` was called with.
         inline: responses that the function awaited itself.
+        packed: a request that cannot be made here, as it was queued.
     """
 
     kind: str
@@ -74,6 +76,7 @@ class Seen:
     item: Any = None
     cause: BaseException | None = None
     inline: Sequence[Response] = ()
+    packed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class Recorder:
         request = seen.request if isinstance(seen.request, Request) else None
         response = seen.response if isinstance(seen.response, Response) else None
         text = _traceback_of(seen.error)[-TRACEBACK_CHARS:]
-        return msgspec.structs.replace(
+        record = msgspec.structs.replace(
             record,
             traceback=self._hide(hider, text),
             request=self._packed(request, REQUEST_BYTES_MAX),
@@ -138,17 +141,19 @@ class Recorder:
             cause=seen.cause and self._cause(seen.cause, request, hider),
             log=tuple(self._hide(hider, line) for line in log),
         )
+        return self._with_packed(record, seen.packed)
 
     def short(self, seen: Seen, at: Sight) -> FailureRecord:
         """What tells it from others of its group, of which there are full records."""
         hider = self._knowing(seen)
         record = self._record(seen, at, hider, with_locals=False)
         request = seen.request if isinstance(seen.request, Request) else None
-        return msgspec.structs.replace(
+        record = msgspec.structs.replace(
             record,
             traceback=_brief(record.frames, f"{record.type}: {record.message}"),
             request=self._packed(request, REQUEST_BYTES_SHORT),
         )
+        return self._with_packed(record, seen.packed)
 
     def tally(self, seen: Seen, at: Sight) -> FailureRecord:
         """One more of its group."""
@@ -216,6 +221,14 @@ class Recorder:
             type=type_name(error),
             message=self._hide(hider, message_of(error)[:MESSAGE_CHARS]),
             response=self.response(response, request) if isinstance(response, Response) else None,
+        )
+
+    def _with_packed(self, record: FailureRecord, packed: bytes) -> FailureRecord:
+        if not packed:
+            return record
+        facts = request_facts(packed)
+        return msgspec.structs.replace(
+            record, **(facts | {"request": self._hider.data(facts["request"])})
         )
 
     def _packed(self, request: Request | None, bytes_max: int) -> bytes:

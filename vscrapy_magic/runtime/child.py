@@ -42,12 +42,14 @@ from vscrapy_magic.runtime.loader import (
 from vscrapy_magic.runtime.packages import UnfitError, check_components, needed, why_unfit
 from vscrapy_magic.runtime.report import PipeHandler, Reporter
 from vscrapy_magic.runtime.tracker import lease_in
+from vscrapy_magic.runtime.trial import NotTakenError, Trial
 from vscrapy_magic.runtime.warm import warm
+from vscrapy_magic.store.codes import FIRST_CODE, Codes
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.files import Files, written_in
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS, Frontier
-from vscrapy_magic.store.messages import Bundle, ChildOrder, CrawlSpec, Step, decode
+from vscrapy_magic.store.messages import Bundle, ChildOrder, Code, CrawlSpec, Step, decode
 from vscrapy_magic.store.pipes import Command, ExitCode, FromChild, Phase, Report, ToChild
 from vscrapy_magic.store.scratch import hold
 from vscrapy_magic.store.shared import Defaults, Shared
@@ -72,7 +74,9 @@ class Child:
         self._bundle = Bundle(files={}, entry="")
         self._failure: Failure | None = None
         self._exited = False
+        self._trial: Trial | None = None  # until the code that it tries is in force
         self._secrets: tuple[str, ...] = ()
+        self._code_version = FIRST_CODE
         self._debugger = Debugger(order, self._reporter)
         self._control = Control(
             order.control_fd, self._obey, self._reporter, self._debugger.go_on_for_good
@@ -91,10 +95,13 @@ class Child:
                 mark.follow_loop(lease_in)
             # The supervisor has seen what server it is.
             with Store(self._order.url) as store:
-                code = self._take_part(store)
+                code = self._try_or_take_part(store)
             if code is not ExitCode.EXITED:
                 self._reporter.phase(Phase.CLOSED)
             return code  # noqa: TRY300 - what follows is for what went wrong
+        except NotTakenError as exc:
+            logger.info("%s", exc)
+            return ExitCode.NOT_TAKEN
         except StoreError as exc:
             self._reporter.fatal(str(exc))
             if not self._reporter.connected:
@@ -113,65 +120,98 @@ class Child:
             sys.stderr.write(text)
         return ExitCode.FATAL
 
+    def _try_or_take_part(self, store: Store) -> ExitCode:
+        try:
+            return self._take_part(store)
+        except (StoreError, NotTakenError):
+            raise
+        except BaseException as exc:
+            if self._trial is not None and self._trial.fail(exc):
+                raise NotTakenError(f"it cannot be loaded here: {exc!r}") from exc
+            raise
+
     def _take_part(self, store: Store) -> ExitCode:
         crawls = Crawls(store)
         view = crawls.view(self._order.crawl_id, named=False)
         if view.over:
             return ExitCode.DONE
-        spec = view.spec
+        spec, version = view.spec, self._order.code_version or view.code_version
         frontier = Frontier(store, spec.crawl_id)
+        if self._order.is_trial:
+            self._trial = Trial(frontier, self._order, self._reporter.phase)
+        self._code_version = version
+        code = Codes(store).get(spec, version)
         try:
-            kind, settings = self._load(spec, crawls, Shared(store).read())
+            kind, settings = self._load(spec, code, crawls, Shared(store).read())
         except (Exception, SystemExit) as exc:
-            self._tell_of(exc, frontier, spec, joins=True)
+            self._tell_of(exc, frontier, joins=True)
             raise
-        fail_point("child_before_join")
-        try:
-            frontier.join(self._order.token, self._order.worker, ttl_ms=MEMBER_TTL_MS)
-        except StateError as exc:
-            logger.info("%s", exc)
-            return ExitCode.DONE
+        if self._trial is None:
+            try:
+                self._join(frontier, version)
+            except StateError as exc:
+                logger.info("%s", exc)
+                return ExitCode.DONE
         # What is here now stays: looking for garbage costs a tenth from now on (see failures.py).
         gc.freeze()
-        self._crawler = LeasedCrawler(kind, settings, self._seat(frontier, spec))
+        self._crawler = LeasedCrawler(kind, settings, self._seat(frontier))
         self._debugger.crawler = self._crawler
         self._loop(spec)
         if self._failure is not None and not hasattr(self._crawler, "host"):
-            self._tell_of(error_of(self._failure), frontier, spec)
+            self._tell_of(error_of(self._failure), frontier)
         _say_what_goes()
+        return self._leave(store, frontier)
+
+    def _admit(self, frontier: Frontier) -> None:
+        """All is made. A child that tries new code waits here until that is in force."""
+        if self._trial is not None:
+            self._trial.wait()
+            self._trial = None
+            try:
+                self._join(frontier, self._order.code_version)
+            except StateError as exc:
+                raise NotTakenError(str(exc)) from exc
+
+    def _join(self, frontier: Frontier, version: int) -> None:
+        fail_point("child_before_join")
+        order = self._order
+        frontier.join(order.token, order.worker, ttl_ms=MEMBER_TTL_MS, code_version=version)
+        if version > FIRST_CODE:
+            logger.info("Code version %d from here on", version)
+
+    def _leave(self, store: Store, frontier: Frontier) -> ExitCode:
         code = self._code()
-        if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED}:
+        if code not in {ExitCode.MEMBER_GONE, ExitCode.EXITED, ExitCode.NOT_TAKEN}:
             if next(written_in(Path(self._order.folder)), None) is not None:
-                Files(store, spec.crawl_id).begin(self._order.token)  # the end waits for them
+                Files(store, frontier.crawl_id).begin(self._order.token)  # the end waits for them
             fail_point("child_before_leave")
             frontier.leave(self._order.token)
             fail_point("child_after_leave")
         return code
 
-    def _seat(self, frontier: Frontier, spec: CrawlSpec) -> Seat:
+    def _seat(self, frontier: Frontier) -> Seat:
         return Seat(
             frontier,
             self._order.token,
             self._reporter.phase,
             self._order.worker,
-            code_version=spec.code_version,
+            code_version=self._code_version,
+            admit=lambda: self._admit(frontier),
             secrets=self._secrets,
             failed=self._debugger.failed,
         )
 
-    def _tell_of(
-        self, exc: BaseException, frontier: Frontier, spec: CrawlSpec, *, joins: bool = False
-    ) -> None:
+    def _tell_of(self, exc: BaseException, frontier: Frontier, *, joins: bool = False) -> None:
         """Keep what ends the crawl before there is an engine that could."""
-        if isinstance(exc, VscrapyError):
-            return  # in words of this package, which the crawl's state shows
+        if isinstance(exc, VscrapyError) or self._trial is not None:
+            return  # in words of this package, which the crawl's state shows; or no end at all
         settings = Settings() if self._crawler is None else self._crawler.settings
         token = self._order.token
-        record = load_failure(exc, recorder_for(self._seat(frontier, spec), settings))
+        record = load_failure(exc, recorder_for(self._seat(frontier), settings))
         packet = msgspec.msgpack.encode([record])
         try:
             if joins:
-                frontier.join(token, self._order.worker, ttl_ms=MEMBER_TTL_MS)
+                self._join(frontier, self._code_version)
             frontier.step(Step(token=token, seq=1, failures=packet, failure_count=1))
             if joins:
                 frontier.leave(token)
@@ -179,11 +219,13 @@ class Child:
             logger.info("What ended the crawl is not among its failures: %s", failed)
 
     def _load(
-        self, spec: CrawlSpec, crawls: Crawls, defaults: Defaults
+        self, spec: CrawlSpec, code: Code, crawls: Crawls, defaults: Defaults
     ) -> tuple[type[Spider], Settings]:
-        self._bundle = bundle = crawls.bundle(spec.bundle)
+        self._bundle = bundle = crawls.bundle(code.bundle)
         self._secrets = tuple(bundle.env.values())
         self._reporter.mask(self._secrets)
+        if self._trial is not None:
+            self._trial.secrets = tuple(value for value in self._secrets if value)
         folder = Path.cwd()
         write_files(bundle, folder)
         prepare(bundle, folder)
@@ -192,11 +234,11 @@ class Child:
             self._log_to_pipe(settings)
             self._debugger.install(spec, bundle.env.values())
             module = run_entry(bundle, folder)
-            kind = find_spider(module, spec, settings)
+            kind = find_spider(module, code.spider, settings)
             own = settings.copy()  # the spider may have a level of its own; slow: only once
             kind.update_settings(own)
             check_components(own)
-        force_settings(settings, own, spec.limits)
+        force_settings(settings, own, code.limits)
         for handler in logging.root.handlers:
             if isinstance(handler, PipeHandler):
                 handler.setLevel(own.get("LOG_LEVEL"))
@@ -267,6 +309,8 @@ class Child:
             return ExitCode.EXITED
         if self._failure is not None:
             exc = self._failure.value
+            if self._trial is not None or isinstance(exc, NotTakenError):
+                self._failure.raiseException()
             if isinstance(exc, ImportError):  # of a component, which Scrapy has just made
                 text = why_unfit(exc, self._bundle, self._order.worker)
                 if text:

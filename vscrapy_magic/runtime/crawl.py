@@ -32,7 +32,14 @@ from vscrapy_magic.runtime.slots import Slots
 from vscrapy_magic.runtime.stats import CrawlStats
 from vscrapy_magic.runtime.stepper import Stepper
 from vscrapy_magic.runtime.strays import Strays
-from vscrapy_magic.runtime.tracker import Output, OutputKind, Run, Tracker, working_for
+from vscrapy_magic.runtime.tracker import (
+    Output,
+    OutputKind,
+    Run,
+    RunState,
+    Tracker,
+    working_for,
+)
 from vscrapy_magic.store.control import Control, Value
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.frontier import Frontier
@@ -42,6 +49,9 @@ from vscrapy_magic.store.messages import CookieChange, CrawlState, Lease, LeaseK
 logger = logging.getLogger(__name__)
 
 _CANCELLED: Final = "cancelled"
+MAKE_WAY_S: Final = (
+    1.0  # for what is in flight when newer code comes into force; then it runs again
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,7 @@ class Seat:
         code_version: of the source that runs here.
         secrets: values that nothing may show.
         failed: is called with each exception that user code let go, where it was caught.
+        admit: called when all that the spider consists of is made, and nothing is open yet.
     """
 
     frontier: Frontier
@@ -62,6 +73,7 @@ class Seat:
     code_version: int = 1
     secrets: tuple[str, ...] = ()
     failed: Callable[[object], object] = lambda _exc: None
+    admit: Callable[[], None] = lambda: None
 
 
 class LeasedCrawler(Crawler):
@@ -82,6 +94,7 @@ class LeasedCrawler(Crawler):
     def _create_engine(self) -> LeasedEngine:
         stop = getattr(self, "stop_async", None) or self.stop
         engine = LeasedEngine(self, lambda _: stop())
+        self.seat.admit()
         self.host = Host(self, engine)
         return engine
 
@@ -117,6 +130,7 @@ class Host:
         self._close_reason = ""
         self._asked_stats = False  # those of the whole crawl, before the end
         self._leaving = False  # this child goes; the crawl goes on
+        self._making_way = False  # the same, and soon
         self.codec: Final = SpiderCodec(spider)
         self.failures: Final = Failures(crawler, self.codec)
         self.codec.on_text = self.failures.sent_as_text
@@ -137,6 +151,7 @@ class Host:
             concurrency=crawler.settings.getint("CONCURRENT_REQUESTS"),
         )
         self.stepper.control = crawler.control
+        self.stepper.code_version = crawler.seat.code_version
         self._settings = LiveSettings(crawler, engine.downloader, self.slots, self.stepper.pace)
         self._asked_settings = False  # whether they are on their way
         crawler.signals.connect(self._item_scraped, signals.item_scraped)
@@ -229,17 +244,10 @@ class Host:
             )
             self.stats.take_back(each.counts)
             self.cookies.settled(each.cookies)
-            self._give_up(run)
+            self._throw_away(run)
             if each.close_reason or run.unit.close_reason:
                 self._engine.close_asked = False
         self._engine.room.made()
-
-    def _give_up(self, run: Run) -> None:
-        """Let nothing be left of a lease that was begun here."""
-        self.stats.take_back(run.unit.counts)
-        self.cookies.settled(run.unit.cookies)
-        self._tracker.void(run)
-        self.scheduler.forget(run)
 
     def take_unsent(self, slots: frozenset[str]) -> list[Run]:
         return self._engine.take_unsent(slots)
@@ -248,7 +256,7 @@ class Host:
         runs = self._engine.take_unsent(call=post)
         start = self._engine.plain_start()
         if start is not None:
-            self._give_up(start)
+            self._throw_away(start)
             runs.append(start)
         return runs
 
@@ -316,6 +324,37 @@ class Host:
         self.stepper.returned += [*returned, *self._engine.take_unsent()]
         if not self._leaving:
             self._engine.cancel_start()
+
+    def make_way(self) -> None:
+        """Newer code is in force: finish what ends soon, give the rest back, and go. Idempotent."""
+        if self._making_way:
+            return
+        self._making_way = True
+        self.leave()
+        from twisted.internet import reactor
+
+        running: Any = reactor
+        running.callLater(MAKE_WAY_S, _loosely, self._give_up)
+
+    def _give_up(self) -> None:
+        """What has not ended runs again, in a child with the newer code."""
+        begun = [run for run in self._tracker.running.values() if run.state is RunState.RUNNING]
+        if self._close_reason or not begun:
+            return
+        logger.info("%d requests did not end in time: they run again with newer code", len(begun))
+        for run in begun:
+            self._throw_away(run)
+        self.stepper.returned += begun
+        self._engine.abandon()
+        self._engine.room.made()
+        self.stepper.woken()
+
+    def _throw_away(self, run: Run) -> None:
+        """What a lease has brought here and not committed is not used."""
+        self.stats.take_back(run.unit.counts)
+        self.cookies.settled(run.unit.cookies)
+        self._tracker.void(run)
+        self.scheduler.forget(run)
 
     def _close_if_done(self) -> None:
         if self._leaving and not self._tracker.running and not self.stepper.returned:

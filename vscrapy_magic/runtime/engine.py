@@ -21,6 +21,8 @@ test per touch fails where a version has not. What is not public, and in which v
   fires there; later versions run them in the context of their request.
 - `Scraper._process_spidermw_output_async` (2.19; where it is missing outputs of one callback may
   pile up): a callback whose outputs wait to be committed waits, too.
+- `_Slot.inprogress` of the engine, `Slot.active`, `queue` and `itemproc_size` of the scraper
+  (2.13-2.19): what is given up when newer code comes is waited for no more.
 - `RobotsTxtMiddleware._parsers`, `_parserimpl` and `CookiesMiddleware.jars` (2.13-2.19).
 - `Scraper.close_spider_async` (2.14-2.19) and `close_spider` (2.13): public, but overridden:
   Scrapy logs what they raise, and nobody hears of it.
@@ -369,6 +371,15 @@ class LeasedEngine(ExecutionEngine):
             else:
                 await maybe_deferred_to_future(super().stop())
 
+    def abandon(self) -> None:
+        """Wait for nothing that is in flight when the spider is closed: it is somebody else's."""
+        if self._slot is not None:
+            self._slot.inprogress = _Forgetful()
+        scraper: Any = self.scraper.slot
+        if scraper is not None:
+            scraper.active, scraper.itemproc_size = _Forgetful(), 0
+            scraper.queue.clear()
+
     def _hear_of_closing(self) -> None:
         scraper: Any = self.scraper
         name = "close_spider_async" if _HAS_ASYNC_CLOSE else "close_spider"
@@ -424,6 +435,13 @@ class LeasedEngine(ExecutionEngine):
                 failure = Failure(given_back)  # type: ignore[no-untyped-call]
                 call(waiting.errback, failure)
         return taken
+
+
+class _Forgetful(set[Request]):
+    """Requests that may end or not; nobody looks any more."""
+
+    def remove(self, element: Request) -> None:
+        self.discard(element)
 
 
 def _is_untouched(run: Run, request: Request) -> bool:

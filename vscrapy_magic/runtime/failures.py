@@ -177,9 +177,9 @@ class Failures:
         else:
             self._of_component(FailureKind.SPIDER_MIDDLEWARE, exc, called, None)
 
-    def unreadable(self, exc: Exception) -> None:
+    def unreadable(self, exc: Exception, packed: bytes) -> None:
         """A leased request cannot be made in this process."""
-        self._add(Seen(FailureKind.REQUEST, exc))
+        self._add(Seen(FailureKind.REQUEST, exc, packed=packed))
 
     def not_scheduled(self, exc: Exception, component: Any, name: str, request: Request) -> None:
         """A class of the user's could not say whether a request has been seen."""

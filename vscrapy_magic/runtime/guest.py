@@ -58,7 +58,7 @@ def guest(bundle: Bundle, spec: CrawlSpec) -> Iterator[Guest]:
         os.chdir(folder)
         prepare(own, folder)
         settings = read_settings(own, spec)
-        kind = find_spider(run_entry(own, folder), spec, settings)
+        kind = find_spider(run_entry(own, folder), spec.spider, settings)
         yield Guest(kind, settings, spec, missing)
 
 

@@ -101,9 +101,7 @@ def run_entry(bundle: Bundle, folder: Path) -> types.ModuleType | None:
     return module
 
 
-def find_spider(
-    module: types.ModuleType | None, spec: CrawlSpec, settings: Settings
-) -> type[Spider]:
+def find_spider(module: types.ModuleType | None, name: str, settings: Settings) -> type[Spider]:
     """The spider class that was ordered.
 
     Raises:
@@ -114,8 +112,8 @@ def find_spider(
         if inspect.isclass(shipped) and issubclass(shipped, Spider):
             return shipped
         found = _classes(module)
-        named = [kind for kind in found if getattr(kind, "name", None) == spec.spider]
-        named = named or [kind for kind in found if kind.__name__ == spec.spider]
+        named = [kind for kind in found if getattr(kind, "name", None) == name]
+        named = named or [kind for kind in found if kind.__name__ == name]
         if named:
             return named[-1]
         if len(found) == 1:
@@ -123,12 +121,12 @@ def find_spider(
     if settings.getlist("SPIDER_MODULES"):
         loader = load_object(settings["SPIDER_LOADER_CLASS"]).from_settings(settings)
         try:
-            kind: type[Spider] = loader.load(spec.spider)
+            kind: type[Spider] = loader.load(name)
         except KeyError as exc:
-            raise LoadError(f"the project has no spider {spec.spider!r}") from exc
+            raise LoadError(f"the project has no spider {name!r}") from exc
         return kind
     names = sorted(str(getattr(kind, "name", kind.__name__)) for kind in _classes(module))
-    raise LoadError(f"no spider {spec.spider!r} in the shipped source; there is {names or 'none'}")
+    raise LoadError(f"no spider {name!r} in the shipped source; there is {names or 'none'}")
 
 
 def _classes(module: types.ModuleType | None) -> list[type[Spider]]:

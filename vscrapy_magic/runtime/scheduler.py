@@ -118,7 +118,7 @@ class LeaseScheduler(BaseScheduler):
         except Exception as exc:
             logger.exception("A request cannot be read (lease %d)", run.lease.lease_id)
             with working_for(run):
-                self._host.failures.unreadable(exc)
+                self._host.failures.unreadable(exc, run.lease.payload)
             self._tracker.request_done(run)
             return None
         self._tracker.attach(run, request)

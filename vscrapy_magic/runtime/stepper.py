@@ -73,6 +73,9 @@ class Host(Protocol):
     def leave(self) -> None:
         """This child is one too many."""
 
+    def make_way(self) -> None:
+        """Newer code is in force: this child is to go soon."""
+
     def state_changed(self, reply: StepReply) -> None:
         """The crawl is to stop or to close."""
 
@@ -114,6 +117,7 @@ class Stepper:
         self.state = CrawlState.RUNNING
         self.draining = False  # no request is started any more
         self.filtered_stat = ""
+        self.code_version = 1
         self.control = 1  # version of the crawl's settings that this child works by
         self._telling = 0
         self._told = 0  # the one that the frontier knows the limits of
@@ -278,6 +282,7 @@ class Stepper:
                 cookies_seen=self._cookies_seen,
                 want_stats=self._stats.asked,
                 filtered_stat=self.filtered_stat,
+                code_version=self.code_version,
                 **self._limits({r.slot for r in fields["requests"]}),
                 slots=self._slots.uses(self.buffer.by_slot(), self.pace.prefetch),
                 **fields,
@@ -352,6 +357,8 @@ class Stepper:
             self._host.state_changed(reply)
         if reply.leave:
             self._host.leave()
+        if reply.patched:
+            self._host.make_way()
 
     def _share(self, reply: StepReply) -> None:
         """Take shares as they are now; what this child may not send any more it gives back."""

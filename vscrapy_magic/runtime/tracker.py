@@ -28,6 +28,7 @@ PART_OUTPUTS: Final = 1000  # more than this is published at once, at any age
 PART_BYTES: Final = 1024 * 1024
 KEY_BYTES: Final = 8
 _PART_REQUESTS_MIN: Final = 1
+DELIVERED_MAX: Final = 65_536  # outputs of a failed lease that a retry can drop; 512 kB
 
 
 class OutputKind(enum.Enum):
@@ -163,6 +164,8 @@ class Run:
             published[at : at + KEY_BYTES] for at in range(0, len(published), KEY_BYTES)
         )
         self._ordinals: Counter[bytes] = Counter()
+        self._sent = bytearray()  # content keys of parts, as far as they are remembered
+        self._failed: set[bytes] = set()  # content keys of failures
 
     @property
     def live(self) -> bool:
@@ -186,6 +189,25 @@ class Run:
                 digest = blake2b(digest + tail, digest_size=KEY_BYTES).digest()
             output.key = digest
         return output.key
+
+    def sent(self, outputs: Iterable[Output]) -> None:
+        """Remember what is published, in case that the lease fails."""
+        for output in outputs:
+            if len(self._sent) > KEY_BYTES * DELIVERED_MAX:
+                return
+            if output.kind is not OutputKind.FAILURE:
+                self._sent += self.key(output)
+
+    def failed(self, output: Output) -> None:
+        """A failure is an output that a retry may well bring again."""
+        self._failed.add(self.key(output))
+
+    def delivered(self, outputs: Iterable[Output]) -> tuple[bytes, bool]:
+        """Content keys of all that this lease has brought, with these; whether there is more."""
+        self.sent(outputs)
+        keys = b"".join(sorted(self.published - self._failed)) + self._sent
+        most = KEY_BYTES * DELIVERED_MAX
+        return bytes(keys[:most]), len(keys) > most
 
     def is_published(self, output: Output) -> bool:
         """Whether an earlier run of this lease has brought this output already."""
@@ -284,6 +306,8 @@ class Tracker:
         if run is None:
             self.loose.append(output)
         elif run.live:
+            if output.kind is OutputKind.FAILURE:
+                run.failed(output)
             if run.is_published(output):
                 return False
             run.unit.append(output)

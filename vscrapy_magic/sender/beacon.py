@@ -219,7 +219,7 @@ def _cancel(store: "Store", gone: Mapping[SessionId, str]) -> None:
 
     crawls = Crawls(store)
     for view in crawls.wanted():
-        session = view.spec.session
+        session = view.session
         if session is not None and session in gone:
             with contextlib.suppress(CrawlNotFoundError):
                 crawls.cancel(view.crawl_id, Mover.SENDER, why=gone[session])

@@ -7,39 +7,58 @@ read from the spool, so it is there when the server is long gone.
 import logging
 import re
 import threading
-import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from vscrapy_magic.errors import ConfigError, StateError, StoreError
+from vscrapy_magic.sender.account import describe, time_stats
 from vscrapy_magic.sender.attending import Keyboard, attend
 from vscrapy_magic.sender.collecting import Collecting, described
 from vscrapy_magic.sender.feeds import Feeds, export
 from vscrapy_magic.sender.follow import Follower, Listener, sender_line
 from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.items import FailureList, Items
+from vscrapy_magic.sender.order import Order
+from vscrapy_magic.sender.patching import Patched, patch, spider_order
+from vscrapy_magic.sender.retrying import Choice, Retried
 from vscrapy_magic.sender.spool import CrawlEnd, Spool
 from vscrapy_magic.store.breakpoints import Halt
+from vscrapy_magic.store.codes import Codes
 from vscrapy_magic.store.collectors import Kept
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.feed_journal import Note
 from vscrapy_magic.store.keys import CrawlId
-from vscrapy_magic.store.logs import LogLine
-from vscrapy_magic.store.messages import Bundle, CrawlState
+from vscrapy_magic.store.logs import LogLine, Logs
+from vscrapy_magic.store.messages import Bundle, CrawlState, SessionRecord
 from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.retries import Retries
 from vscrapy_magic.store.values import read_stat
 from vscrapy_magic.store.views import CrawlView
-
-if TYPE_CHECKING:
-    import datetime
 
 logger = logging.getLogger(__name__)
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class Home(Protocol):
+    """The session that a crawl belongs to, or is watched by."""
+
+    @property
+    def record(self) -> SessionRecord:
+        """How it presents itself."""
+
+    def check(self) -> None:
+        """Raises a `StateError` when it cannot own crawls."""
+
+    def pulse(self) -> None:
+        """To be called a few times a second, while a crawl is followed."""
+
+    def adopt(self, crawl: "Crawl") -> None:
+        """A crawl is followed again."""
 
 
 class Crawl:
@@ -59,8 +78,9 @@ class Crawl:
         *,
         collecting: Collecting | None = None,
         feeds: Feeds | None = None,
-        pulse: Callable[[], None] = lambda: None,
+        home: Home | None = None,
     ) -> None:
+        self._home = home
         self._store = store
         self._spool = spool
         self._view = view
@@ -78,17 +98,21 @@ class Crawl:
         if store is None or collecting is None:
             self._over.set()
         else:
-            collecting.tell, collecting.began = self._tell, self._began
-            collecting.cut = self._cut
-            self._follower = Follower(
-                store,
-                spool,
-                view,
-                _Dispatch(self),
-                collecting=collecting,
-                deliver=self._deliver,
-                pulse=pulse,
-            )
+            self._follower = self._follower_of(store, collecting)
+
+    def _follower_of(self, store: Store, collecting: Collecting) -> Follower:
+        collecting.tell, collecting.began = self._tell, self._began
+        collecting.cut = self._cut
+        pulse = self._home.pulse if self._home is not None else lambda: None
+        return Follower(
+            store,
+            self._spool,
+            self._view,
+            _Dispatch(self),
+            collecting=collecting,
+            deliver=self._deliver,
+            pulse=pulse,
+        )
 
     def follow(self) -> None:
         """Begin to collect; called once, by the session."""
@@ -132,7 +156,7 @@ class Crawl:
         end = self._spool.end
         raw = end.stats if end is not None else self._stats_now()
         stats = {key: read_stat(value) for key, value in raw.items()}
-        return stats | _times(self._view)
+        return stats | time_stats(self._view)
 
     def _stats_now(self) -> dict[str, bytes]:
         return Crawls(self._store).stats(self.id) if self._store is not None else {}
@@ -223,6 +247,67 @@ class Crawl:
         """
         return attend(self._need_store(), self.id, keyboard, interrupts)
 
+    def patch(self, spider: type | Order) -> Patched:
+        """Let the running crawl go on with the spider as it is now; its queue stays.
+
+        Blocks until all workers have loaded it, at most some ten seconds. Pages in flight that end
+        within a second are finished by the old code; the others run again with the new one.
+
+        Args:
+            spider: the edited class, or an order with its source.
+
+        Raises:
+            PatchRefusedError: a worker cannot load it; the message has its traceback, and the old
+                code goes on everywhere.
+            CannotShipError: something that the spider uses exists in this process only.
+            StateError: the crawl is over, or about to end.
+        """
+        store = self._need_store()
+        order = spider if isinstance(spider, Order) else spider_order(spider, self._view.spec)
+        return patch(store, self._view, order, self._spool)
+
+    def retry(self, number: int | None = None) -> Retried:
+        """Put failed requests back, each once; a crawl that is over goes on with them.
+
+        Of what a request had brought before it failed nothing comes twice, as far as it is the
+        same. A crawl that goes on belongs to this session, which collects it: `wait` waits again.
+
+        Args:
+            number: of a failure: all of its kind at its place; None: all.
+
+        Raises:
+            ConfigError: there is no failure of that number.
+            StateError: the crawl is about to end, or was lost; or no session is open for it.
+        """
+        home, store = self._home, self._store
+        if home is None or store is None:
+            raise StateError(
+                f"crawl {self.id} was read from this disk: `vs.connect().retry({self.id!r})`, "
+                f"%vretry or `vscrapy retry {self.id}` puts its failures back"
+            )
+        home.check()
+        choice, log_end = Choice(self._spool, number), Logs(store).end(self.id)
+        put = Retries(store).put_back(self.id, choice.requests, home.record.session)
+        if put.reopened:
+            self._go_on(store, home, log_end)
+        return choice.mark(put)
+
+    def _go_on(self, store: Store, home: Home, log_end: str) -> None:
+        """Follow a crawl that was over and is open again."""
+        collecting = Collecting(store, self._spool, home.record)
+        collecting.begin()
+        self._spool.forget_end()
+        view = Crawls(store).view(self.id)
+        with self._lock:
+            self._view, self._collecting = view, collecting
+            self._listeners.clear()  # they have heard of the end
+            self._over.clear()
+            self._feeds = Feeds.find(self._spool.folder) if collecting.claim is not None else None
+        home.adopt(self)
+        self._follower = self._follower_of(store, collecting)
+        self._follower.log_after = log_end
+        self._follower.start()
+
     @property
     def feeds(self) -> tuple[str, ...]:
         """A line on each feed that was written, and on what went wrong with one; see `attach`."""
@@ -283,7 +368,9 @@ class Crawl:
         kept = self._spool.code(code_version)
         if kept is not None:
             return kept, True
-        return Crawls(self._need_store()).bundle(self._view.spec.bundle), False
+        store = self._need_store()
+        code = Codes(store).get(self._view.spec, code_version)
+        return Crawls(store).bundle(code.bundle), False
 
     def to_pandas(self) -> Any:
         """The items as a data frame.
@@ -368,6 +455,7 @@ class Crawl:
             self._spool.keep_end(CrawlEnd(view=msgspec.msgpack.encode(view), stats=stats))
             collecting.leave()
         self.complete_feeds()
+        self._spool.rest()
         with self._lock:
             self._view = view
             self._over.set()
@@ -385,25 +473,6 @@ class _Dispatch:
         self.ended = crawl._ended
 
 
-def describe(view: CrawlView) -> str:
-    """One crawl in one line: `1a2b3c4d quotes finished: 96 items, 12 pages, 1 failure in 3.1 s`."""
-    totals = view.totals
-    why = f" ({view.why or view.close_reason})" if view.why or view.close_reason else ""
-    if not view.why and view.close_reason == view.state:
-        why = ""
-    end_ms = view.ended_ms if view.over else int(time.time() * 1000)
-    seconds = max(0, end_ms - (view.started_ms or view.created_ms)) / 1000
-    counts = (
-        f"{_count(totals.items, 'item')}, {_count(totals.pages, 'page')}, "
-        f"{_count(totals.failures, 'failure')}"
-    )
-    return f"{view.crawl_id} {view.spec.spider} {view.state}{why}: {counts} in {seconds:.1f} s"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _level(level: str | int) -> int:
     if isinstance(level, int):
         return level
@@ -413,22 +482,3 @@ def _level(level: str | int) -> int:
     if not isinstance(number, int):
         raise ConfigError(f"{level!r} is no log level; there are {', '.join(_LEVELS)}")
     return number
-
-
-def _times(view: CrawlView) -> dict[str, Any]:
-    """Stats that are facts of the crawl's clock."""
-    times: dict[str, Any] = {}
-    if view.started_ms:
-        times["start_time"] = _utc(view.started_ms)
-    if view.over and view.ended_ms:
-        times["finish_time"] = _utc(view.ended_ms)
-        times["finish_reason"] = view.close_reason
-        if view.started_ms:
-            times["elapsed_time_seconds"] = (view.ended_ms - view.started_ms) / 1000
-    return times
-
-
-def _utc(time_ms: int) -> "datetime.datetime":
-    import datetime
-
-    return datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)

@@ -79,6 +79,9 @@ class Follower:
         collecting: whether, and from where on, this process takes the outputs.
         deliver: gets the outputs that were new, before they are acknowledged.
         pulse: called a few times a second, also while the server is away; raises nothing.
+
+    Attributes:
+        log_after: lines after that entry are shown and kept; to be set before it starts.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class Follower:
         self._crawls = Crawls(store)
         self._arrivals = Arrivals(store, view.crawl_id)
         self._unacked: Output | None = None
-        self._log_after = "0-0"
+        self.log_after = "0-0"
         self._presence = Presence(store)
         self._frontier = Frontier(store, view.crawl_id)
         self._came = False
@@ -242,7 +245,7 @@ class Follower:
         with self._store.errors_wrapped():
             rang = bell.wait(
                 self._collecting.after,
-                self._log_after,
+                self.log_after,
                 self._wait_s(),
                 with_outputs=self._collecting.claim is not None,
             )
@@ -263,7 +266,7 @@ class Follower:
         acked = self._unacked = self._unacked or self._collecting.take_unacked()
         arrived = self._arrivals.fetch(
             self._collecting.after,
-            self._log_after,
+            self.log_after,
             claim=self._collecting.claim,
             ack=acked,
             items=self._spool.item_count,
@@ -297,7 +300,7 @@ class Follower:
         self._deliver(kept)
 
     def _take_lines(self, arrived: Arrived) -> None:
-        self._log_after = arrived.log_after
+        self.log_after = arrived.log_after
         if not arrived.lines:
             return
         if self._spool.collects:

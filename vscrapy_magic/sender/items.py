@@ -80,6 +80,10 @@ class Items(_Lazy[dict[str, Any]]):
         super().__init__(spool)
         self._codec = PlainCodec()
 
+    def code_version(self, place: int) -> int:
+        """Number of the code that brought an item, by its place from 0."""
+        return self._spool.output(self._spool.entry_of_item(place)[0]).code_version
+
     def _count(self) -> int:
         return self._spool.item_count
 

@@ -216,7 +216,7 @@ def place(
         workers=order.workers_max,
         lifo=not queue.endswith(_FIFO_QUEUES),
         keep_open=order.keep_open,
-        limits=_limits(in_force),
+        limits=limits_in(in_force),
         env=env,
         only=order.only,
         out_bytes_max=ground.defaults.out_bytes_max,
@@ -251,7 +251,13 @@ def _encoded(settings: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
     return encoded
 
 
-def _limits(settings: Mapping[str, Any]) -> CloseLimits:
+def limits_in(settings: Mapping[str, Any]) -> CloseLimits:
+    """Limits that hold for the whole crawl.
+
+    Raises:
+        ConfigError: one is no number.
+    """
+
     def number(name: str) -> float:
         value = settings.get(name) or 0
         try:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from vscrapy_magic.errors import ConfigError, StoreError
+from vscrapy_magic.sender.account import describe
 from vscrapy_magic.sender.collecting import kept_hint
-from vscrapy_magic.sender.crawl import Crawl, describe
+from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.interrupts import Interrupts
 from vscrapy_magic.sender.keyboard import TerminalKeyboard, is_terminal
 from vscrapy_magic.sender.options import CrawlOptions
@@ -155,6 +156,58 @@ def tell_feeds(crawl: Crawl, terminal: Terminal) -> bool:
     return is_well
 
 
+def finish(crawl: Crawl, terminal: Terminal) -> int:
+    """Follow a crawl that goes on under this session to its end; the exit code."""
+    crawl.listen(terminal)
+    with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
+        is_over = _wait(crawl, terminal, interrupts)
+    if not is_over:
+        terminal.say(f"crawl {crawl.id} was left; its workers end it by themselves")
+        return EXIT_INTERRUPTED
+    are_written = tell_feeds(crawl, terminal)
+    terminal.say(f"crawl {describe(crawl.view)}")
+    if interrupts.count:
+        return EXIT_INTERRUPTED
+    is_well = crawl.state is CrawlState.FINISHED and are_written
+    return EXIT_FINISHED if is_well else EXIT_FAILED
+
+
+def _wait(crawl: Crawl, terminal: Terminal, interrupts: Interrupts) -> bool:
+    """Wait for the end; False when the user does not want to wait any more."""
+    told = 0
+    while not crawl.is_over:
+        crawl.wait(LOOK_S)
+        if interrupts.count > told:
+            told += 1
+            if told >= _LEAVE_AT:
+                return False
+            _stop(crawl, terminal, now=told > 1)
+        elif crawl.view.halts and not told:
+            _debug(crawl, terminal, interrupts)
+    return True
+
+
+def _debug(crawl: Crawl, terminal: Terminal, interrupts: Interrupts) -> None:
+    """Sit at the prompt of a child that stands in the debugger."""
+    try:
+        crawl.attend(TerminalKeyboard(terminal), interrupts)
+    except StoreError as exc:
+        terminal.say(str(exc))
+        crawl.wait(AGAIN_S)
+
+
+def _stop(crawl: Crawl, terminal: Terminal, *, now: bool) -> None:
+    terminal.say(
+        f"killing crawl {crawl.id}; once more leaves it"
+        if now
+        else f"stopping crawl {crawl.id} after what is in flight; once more kills it"
+    )
+    try:
+        crawl.stop(now=now)
+    except StoreError as exc:
+        terminal.say(f"{exc}; once more {'leaves' if now else 'tries to kill it'}")
+
+
 class _Run:
     """One crawl from its order to its exit code."""
 
@@ -162,7 +215,6 @@ class _Run:
         self._session = session
         self._order = order
         self._terminal = terminal
-        self._keyboard = TerminalKeyboard(terminal)
 
     def to_its_end(self) -> int:
         with Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts:
@@ -170,43 +222,11 @@ class _Run:
             self._terminal.note(f"crawl {crawl.id} {crawl.spider} on {_where(self._session)}")
             _tell_workers(self._session, self._terminal)
             crawl.listen(self._terminal)
-            is_over = self._wait(crawl, interrupts)
+            is_over = _wait(crawl, self._terminal, interrupts)
         if not is_over:
             self._terminal.say(f"crawl {crawl.id} was left; its workers end it by themselves")
             return EXIT_INTERRUPTED
         return self._ended(crawl, interrupts)
-
-    def _wait(self, crawl: Crawl, interrupts: Interrupts) -> bool:
-        """Wait for the end; False when the user does not want to wait any more."""
-        told = 0
-        while not crawl.is_over:
-            crawl.wait(LOOK_S)
-            if interrupts.count > told:
-                told += 1
-                if told >= _LEAVE_AT:
-                    return False
-                self._stop(crawl, now=told > 1)
-            elif crawl.view.halts and not told:
-                self._debug(crawl, interrupts)
-        return True
-
-    def _debug(self, crawl: Crawl, interrupts: Interrupts) -> None:
-        try:
-            crawl.attend(self._keyboard, interrupts)
-        except StoreError as exc:
-            self._terminal.say(str(exc))
-            crawl.wait(AGAIN_S)
-
-    def _stop(self, crawl: Crawl, *, now: bool) -> None:
-        self._terminal.say(
-            f"killing crawl {crawl.id}; once more leaves it"
-            if now
-            else f"stopping crawl {crawl.id} after what is in flight; once more kills it"
-        )
-        try:
-            crawl.stop(now=now)
-        except StoreError as exc:
-            self._terminal.say(f"{exc}; once more {'leaves' if now else 'tries to kill it'}")
 
     def _ended(self, crawl: Crawl, interrupts: Interrupts) -> int:
         view, order = crawl.view, self._order

@@ -29,6 +29,7 @@ from vscrapy_magic.sender.follow import Listener
 from vscrapy_magic.sender.forgone import Forgone
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order, place
+from vscrapy_magic.sender.retrying import Retried
 from vscrapy_magic.sender.spool import Spool, prune, spool_root
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
@@ -274,7 +275,7 @@ class Session:
             view,
             collecting=collecting,
             feeds=feeds,
-            pulse=self._pulse,
+            home=self,
         )
         with self._lock:
             self._followed[view.crawl_id] = crawl
@@ -282,6 +283,29 @@ class Session:
             crawl.listen(listener)
         crawl.follow()
         return crawl
+
+    def adopt(self, crawl: Crawl) -> None:
+        """Count a crawl that is open again among those that end with this session."""
+        with self._lock:
+            self._followed[crawl.id] = crawl
+
+    def retry(self, crawl_id: str, number: int | None = None) -> tuple[Crawl, Retried]:
+        """Put failed requests of a crawl back, also of one that is over: see `Crawl.retry`.
+
+        Raises:
+            CrawlNotFoundError: the server does not know it any more.
+            ConfigError, StateError: as `Crawl.retry`.
+        """
+        known = CrawlId(crawl_id)
+        with self._lock:
+            crawl = self._followed.get(known)
+        if crawl is None:
+            view = self._crawls.view(known)
+            if view.over:
+                crawl = Crawl(self.store, Spool(self._root, known, view.spec), view, home=self)
+            else:
+                crawl = self.attach(known)
+        return crawl, crawl.retry(number)
 
     @property
     def crawls(self) -> tuple[Crawl, ...]:
@@ -314,7 +338,7 @@ class Session:
             self._beacon.abandon()
         self._keep_beating()
 
-    def _pulse(self) -> None:
+    def pulse(self) -> None:
         """Look after the heartbeat once a second, while a crawl is followed."""
         now = time.monotonic()
         if now - self._looked > _LOOK_S:

@@ -7,8 +7,9 @@ numbers, so that a sender that comes back goes on where it, or the one before it
 
 A folder holds `outputs` and `logs` (frames of msgpack), `crawl` (the crawl's spec), `place` (the
 name of the folder among all that ever collected the crawl), `code-1` (the source that was shipped;
-a patch adds another) and, when the crawl is over, `files` (what its spider wrote) and `end`. Only
-source that is kept here was shipped by this user.
+a patch adds another), `retried` (failures whose requests were put back) and, when the crawl is
+over, `files` (what its spider wrote) and `end`. Only source that is kept here was shipped by this
+user.
 """
 
 import contextlib
@@ -22,9 +23,9 @@ import threading
 import time
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 import msgspec
 import platformdirs
@@ -46,6 +47,7 @@ ROOT_BYTES_MAX: Final = 4 * 1024**3  # of all spools together; the oldest that a
 FREE_BYTES_MIN: Final = 500 * 1024**2  # on the disk; with less, nothing more is collected
 _PLACE_BYTES: Final = 8  # random: unlike those of all other machines and users
 _CRAWL_ID: Final = re.compile(r"[0-9a-f]{8}")
+_HELD: Final = "held"  # shared by the processes that read what is complete
 GROUPS_MAX: Final = 1000  # kinds of failures told apart; more are one kind
 
 
@@ -108,10 +110,11 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _remove(folder: Path) -> bool:
-    """Remove a spool unless a process collects into it; whether it was removed."""
+    """Remove a spool unless a process collects into it, or reads it; whether it was removed."""
     try:
-        with (folder / "lock").open("ab") as file:
+        with (folder / "lock").open("ab") as file, (folder / _HELD).open("ab") as held:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
             return True
     except OSError:
@@ -157,6 +160,7 @@ class Spool:
         elif not (self.folder / "crawl").exists():
             raise FileNotFoundError(self.folder)
         self._lock = (self.folder / "lock").open("ab")
+        self._hold: IO[bytes] | None = None
         self.collects = self._try_lock()
         self.place: Final = _place_of(self.folder)
         self.files: Final = CrawlFiles(self.folder)
@@ -318,12 +322,14 @@ class Spool:
 
     def groups(self) -> list[FailureGroup]:
         """Failures by what they are and where, the most frequent first."""
+        retried = self.retried
         found = [
             FailureGroup(
                 group.first,
                 tuple(group.numbers),
                 tuple(sorted(group.workers - {""})),
                 group.left_out,
+                retried=len(retried.intersection(group.numbers)) if retried else 0,
             )
             for group in list(self._groups.values())
             if group.numbers  # those that are only counted come after others of their group
@@ -349,10 +355,40 @@ class Spool:
         """Remember how the crawl ended."""
         replace_file(self.folder / "end", msgspec.msgpack.encode(end))
 
-    def release(self) -> None:
-        """Let another process collect; reading goes on here. Idempotent."""
+    def forget_end(self) -> None:
+        """The crawl goes on: how it ended does not count any more."""
+        (self.folder / "end").unlink(missing_ok=True)
+
+    @property
+    def retried(self) -> frozenset[int]:
+        """Numbers of failures, from 1, whose requests were put back."""
+        with contextlib.suppress(FileNotFoundError):
+            content = (self.folder / "retried").read_bytes()
+            return frozenset(msgspec.msgpack.decode(content, type=list[int]))
+        return frozenset()
+
+    def keep_retried(self, numbers: Iterable[int]) -> None:
+        """Remember which failures were put back."""
+        replace_file(self.folder / "retried", msgspec.msgpack.encode(sorted(numbers)))
+
+    def rest(self) -> None:
+        """The crawl is over: whoever opens it again may collect. The folder stays for who reads."""
+        if self._hold is None:
+            self._hold = (self.folder / _HELD).open("ab")
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._hold, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self._let_go()
+
+    def _let_go(self) -> None:
         self.collects = False
         self._lock.close()
+
+    def release(self) -> None:
+        """Let another process collect; reading goes on here. Idempotent."""
+        self._let_go()
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
 
     def close(self) -> None:
         """Let go of everything. Idempotent."""

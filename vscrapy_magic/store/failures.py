@@ -121,6 +121,9 @@ class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         cause: what an errback or a `process_exception` was called with.
         frames: those in the user's code, outermost first.
         log: the lines logged before it.
+        delivered: content keys of what else its run had brought, 8 bytes each, joined; stands in
+            the first failure of a commit.
+        delivered_more: whether it had brought more than is listed there.
         attempt: which run of the lease it was.
         counted: 0 for one failure; otherwise so many more of its group, of which nothing but this
             number is kept.
@@ -149,6 +152,8 @@ class FailureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     code_version: int = 1
     time_ms: int = 0
     counted: int = 0
+    delivered: bytes = b""
+    delivered_more: bool = False
 
 
 class FailureGroup(msgspec.Struct, frozen=True):
@@ -158,12 +163,14 @@ class FailureGroup(msgspec.Struct, frozen=True):
         numbers: places of its failures in the crawl, from 1.
         workers: who met them, sorted.
         left_out: how many more there were of which nothing is kept.
+        retried: how many of them were put back.
     """
 
     first: FailureRecord
     numbers: tuple[int, ...]
     workers: tuple[str, ...]
     left_out: int = 0
+    retried: int = 0
 
     @property
     def count(self) -> int:

@@ -50,6 +50,9 @@ REQUESTS_PER_STEP: Final = 1000  # more in one script would hold up everybody el
 BEAT_MS: Final = 1000  # how often supervisors renew their children
 CLAIM_MAX_MS: Final = 10_000  # a child that was not up by then leaves its place to another
 READY_PER_CHILD: Final = 4  # queued requests that make one more child worth its start
+# Why a member is to leave, as `lua/control.lua` and `lua/code.lua` write it.
+_TOO_MANY: Final = 1
+_OLD_CODE: Final = 2
 MEMBER_TTL_MS: Final = 4000  # not renewed for so long: the child's leases go to others
 CLAIM_TTL_MS: Final = MEMBER_TTL_MS  # the same for the place of a child that is being started
 
@@ -81,13 +84,22 @@ class Frontier:
         self.crawl_id = crawl_id
         self._keys = (crawl_prefix(crawl_id),)
 
-    def join(self, token: MemberToken, worker: WorkerName, *, ttl_ms: int = MEMBER_TTL_MS) -> None:
+    def join(
+        self,
+        token: MemberToken,
+        worker: WorkerName,
+        *,
+        ttl_ms: int = MEMBER_TTL_MS,
+        code_version: int = 1,
+    ) -> None:
         """Make a child a member of the crawl; it may step from now on.
 
         Raises:
-            StateError: the crawl is over, or has as many workers as it may have.
+            StateError: the crawl is over, has as many workers as it may have, or runs newer code.
         """
-        reply = self._call("join", token, worker, ttl_ms)
+        reply = self._call("join", token, worker, ttl_ms, code_version)
+        if reply[0] == b"old":
+            raise StateError(f"crawl {self.crawl_id}: code version {code_version} is out of force")
         if reply[0] == b"full":
             raise StateError(f"crawl {self.crawl_id}: has as many workers as it may have")
 
@@ -237,7 +249,7 @@ class Frontier:
 
     def _call(self, script: str, *args: bytes | str | int) -> list[Any]:
         reply: list[Any] = self.store.call(load_script(script), self._keys, args)
-        if reply[0] not in {b"ok", b"full"}:
+        if reply[0] not in {b"ok", b"full", b"old"}:
             self._refuse(reply)
         return reply
 
@@ -354,7 +366,8 @@ def _read_reply(reply: list[Any], blobs: Sequence[_Blob]) -> StepReply:
         cookies=tuple(CookieChange(key.decode(), value) for key, value in _rows(cookies, 2)),
         cookie_no=cookie_no,
         stats={key.decode(): value for key, value in _rows(stats, 2)},
-        leave=bool(leave),
+        leave=leave == _TOO_MANY,
+        patched=leave == _OLD_CODE,
     )
 
 

@@ -216,7 +216,7 @@ class Keeper:
             sessions = Presence(store).sessions()
             crawls = Crawls(store).wanted()
         is_used = any(view.liveness is not Liveness.GONE for view in sessions)
-        if is_used or any(view.spec.session is None for view in crawls):
+        if is_used or any(view.session is None for view in crawls):
             self._last_use = now
         return {view.spec.env for view in crawls}
 

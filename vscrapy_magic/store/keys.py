@@ -50,7 +50,14 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("q:<slot>", "zset", "step", "step", "slot empty", "queued blobs of a slot"),
     KeyRow("ready", "zset", "step", "step", "end of crawl", "slots with queued requests"),
     KeyRow("slots", "hash", "step", "step", "end of crawl", "slots in use; one per delayed site"),
-    KeyRow("s<level>:<n>", "set", "step", "step", "end of crawl", "400 fingerprints on average"),
+    KeyRow(
+        "s<level>:<n>",
+        "set",
+        "step",
+        "step",
+        "end of crawl; retention with failures",
+        "400 fingerprints on average",
+    ),
     KeyRow("p:<origin>", "list", "step", "child", "lease ends", "8 bytes per published output"),
     KeyRow("a", "hash", "judge", "step, held", "end of crawl", "requests that ran more than once"),
     KeyRow(
@@ -64,6 +71,9 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
         "64 MB not acknowledged, then leasing waits",
     ),
     KeyRow("control", "hash", "control", "child, sender", "end of crawl", "changeable settings"),
+    KeyRow("codes", "hash", "offer", "child, sender", "retention", "150 bytes a patch"),
+    KeyRow("offer", "hash", "offer, answer", "answer, renew", "end of crawl", "members, and 20 kB"),
+    KeyRow("retried", "set", "retry", "retry", "retention", "8 bytes a failure put back"),
     KeyRow("spare", "zset", "step", "step", "end of crawl", "members with unstarted leases"),
     KeyRow(
         "log", "stream", "create, supervisor", "sender", "retention", "8 MB and 100,000 entries"

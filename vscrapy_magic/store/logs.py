@@ -75,6 +75,12 @@ class Logs:
             (found,) = pipe.execute()
         return self.found(found, after)
 
+    def end(self, crawl_id: CrawlId) -> str:
+        """The id after which no line has come yet."""
+        with self._store.errors_wrapped():
+            found = self._store.client.xrevrange(crawl_key(crawl_id, "log"), count=1)
+        return str(found[0][0].decode()) if found else "0-0"
+
     def ask(
         self, pipe: Any, crawl_id: CrawlId, after: str, *, entries: int = ENTRIES_AT_ONCE
     ) -> None:

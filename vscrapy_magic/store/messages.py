@@ -114,6 +114,20 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
     pdb: bool = False
 
 
+class Code(Message, frozen=True, kw_only=True):
+    """Source that a crawl runs from some moment on; `CrawlSpec` has the first one.
+
+    Attributes:
+        bundle: as in `CrawlSpec`.
+        spider: name of the spider, or of its class.
+        limits: what the settings in force say now; they hold unless a user has set others by hand.
+    """
+
+    bundle: str
+    spider: str
+    limits: CloseLimits = CloseLimits()
+
+
 class SlotLimit(msgspec.Struct, frozen=True):
     """What the spider's settings say of one downloader slot.
 
@@ -312,6 +326,7 @@ class StepReply(msgspec.Struct, frozen=True, kw_only=True):
         control: version of the crawl's settings; moved when a user changed one.
         stats: crawl-wide stats when the step asked for them.
         leave: this child is one too many: it is to finish what it holds and go.
+        patched: newer code is in force: it is to go soon, and give back what does not end.
     """
 
     state: CrawlState
@@ -328,6 +343,7 @@ class StepReply(msgspec.Struct, frozen=True, kw_only=True):
     cookie_no: int = 0
     stats: dict[str, bytes] = {}
     leave: bool = False
+    patched: bool = False
 
 
 class WorkerRecord(Message, frozen=True, kw_only=True):
@@ -388,6 +404,8 @@ class ChildOrder(Message, frozen=True, kw_only=True):
         control_fd: read end of the pipe of `pipes.ToChild`; end of file means: parent died, exit.
         report_fd: write end of the pipe of `pipes.FromChild`.
         mark_fd: shared memory of `pipes.Mark`.
+        code_version: number of the code that it is to run; 0: what is in force.
+        is_trial: that code is only offered: the child loads it and waits.
     """
 
     crawl_id: CrawlId
@@ -398,3 +416,5 @@ class ChildOrder(Message, frozen=True, kw_only=True):
     control_fd: int = -1
     report_fd: int = -1
     mark_fd: int = -1
+    code_version: int = 0
+    is_trial: bool = False

@@ -59,6 +59,7 @@ class Output(msgspec.Struct, frozen=True):
         failures: as `items`.
         buried: payload of a request that was given up after three strikes; None for others. Of
             `start()` and `spider_idle`, which have none, a mapping with the name as `url`.
+        code_version: of the code that brought it.
     """
 
     commit_no: int
@@ -69,6 +70,7 @@ class Output(msgspec.Struct, frozen=True):
     failure_count: int
     failures: bytes
     buried: bytes | None = None
+    code_version: int = 1
 
     @property
     def witness(self) -> Witness:
@@ -215,4 +217,5 @@ def _output(entry_id: bytes, fields: dict[bytes, bytes]) -> Output:
         failure_count=int(fields[b"failure_count"]),
         failures=fields[b"failures"],
         buried=buried,
+        code_version=int(fields.get(b"code", 1)),
     )

@@ -55,6 +55,7 @@ class Phase(enum.StrEnum):
 
     STARTING = "starting"  # nothing was heard of it
     LOADING = "loading"
+    TRYING = "trying"  # new code is loaded, and waits until all workers have it
     RUNNING = "running"
     DEBUGGING = "debugging"  # somebody looks at it: its silence means nothing
     CLOSING = "closing"
@@ -73,6 +74,7 @@ class ExitCode(enum.IntEnum):
     UNFIT = (
         69  # this worker lacks what the spider needs, others may have it; `Report.FATAL` says it
     )
+    NOT_TAKEN = 70  # of a child that tried code which was refused, here or elsewhere
 
 
 class FromChild(msgspec.Struct, frozen=True, omit_defaults=True):

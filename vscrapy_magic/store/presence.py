@@ -63,6 +63,9 @@ class LiveCrawl(msgspec.Struct, frozen=True):
         wanted: children that it could have more, now.
         judged_ms: since somebody looked for members that are gone.
         at_risk: whether one of them has not been heard of for a while.
+        code_version: number of the code in force.
+        offer_version: number of code that workers are to try; 0 for none.
+        session: its owner; empty for a detached crawl.
     """
 
     crawl_id: CrawlId
@@ -73,6 +76,9 @@ class LiveCrawl(msgspec.Struct, frozen=True):
     wanted: int
     judged_ms: int
     at_risk: bool
+    code_version: int = 1
+    offer_version: int = 0
+    session: SessionId = SessionId("")
 
 
 class Beat(msgspec.Struct, frozen=True):
@@ -203,7 +209,7 @@ class Presence:
 
 
 def _live_crawl(crawl_id: bytes, row: Sequence[Any]) -> LiveCrawl:
-    state, close_reason, why, members, wanted, judged_ms, at_risk = row
+    state, close_reason, why, members, wanted, judged_ms, at_risk, code_no, offer_no, session = row
     return LiveCrawl(
         crawl_id=CrawlId(crawl_id.decode()),
         state=CrawlState(state.decode()) if state else None,
@@ -213,6 +219,9 @@ def _live_crawl(crawl_id: bytes, row: Sequence[Any]) -> LiveCrawl:
         wanted=wanted,
         judged_ms=judged_ms,
         at_risk=bool(at_risk),
+        code_version=code_no,
+        offer_version=offer_no,
+        session=SessionId(session.decode()),
     )
 
 

@@ -88,6 +88,11 @@ def _checked(url: str) -> SplitResult:
     return parts
 
 
+def slot_of(url: str, meta: Mapping[Any, Any]) -> str:
+    """The downloader slot of a request, as Scrapy's downloader names it."""
+    return str(meta.get(_DOWNLOAD_SLOT) or _slot(urlsplit(url)))
+
+
 def _slot(parts: SplitResult) -> str:
     """The host as Scrapy's downloader sees it: lower case, and in ASCII."""
     host = parts.hostname or ""

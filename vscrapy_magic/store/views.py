@@ -7,7 +7,7 @@ import msgspec
 
 from vscrapy_magic.errors import CrawlNotFoundError
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName, crawl_key
+from vscrapy_magic.store.keys import CrawlId, MemberToken, SessionId, WorkerName, crawl_key
 from vscrapy_magic.store.messages import CrawlSpec, CrawlState, Totals, decode
 
 _NAMES_MAX: Final = 10_000  # members whose workers are remembered; their names never change
@@ -32,6 +32,9 @@ class CrawlView(msgspec.Struct, frozen=True):
         since_ms: when it came to its state, or began to wait for what it waits for.
         control: version of its settings; moved by each change that a user makes.
         workers_max: at most so many workers, as of now; 0 means all.
+        code_version: number of the code in force; 1 is what was ordered.
+        offer_version: number of code that workers are trying just now; 0 for none.
+        session: its owner: who ordered it, or has opened it again; None for a detached crawl.
         limited_by: the setting that keeps running workers from doing more, and where:
             `DOWNLOAD_DELAY = 1 on example.com`; empty when none does.
         halts: how many children stand in the debugger.
@@ -54,6 +57,9 @@ class CrawlView(msgspec.Struct, frozen=True):
     limited_by: str = ""
     halts: int = 0
     halted_at: str = ""
+    code_version: int = 1
+    offer_version: int = 0
+    session: SessionId | None = None
 
     @property
     def over(self) -> bool:
@@ -71,8 +77,9 @@ class CrawlView(msgspec.Struct, frozen=True):
 
 
 _VIEW_FIELDS: Final = (
-    *("spec", "state", "why", "close_reason", "limited", "halted_at"),
-    *("created_ms", "started_ms", "ended_ms", "state_ms", "control", "workers", "halts"),
+    *("spec", "state", "why", "close_reason", "limited", "session", "halted_at"),
+    *("created_ms", "started_ms", "ended_ms", "state_ms", "control", "workers"),
+    *("code_no", "offer_no", "halts"),
     *("items", "pages", "errors", "failures", "queued", "leased"),
     "judged_ms",
 )
@@ -159,9 +166,10 @@ class Views:
 
 
 def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) -> CrawlView:
-    spec, state, why, close_reason, limited, halted_at = row[:6]
-    numbers = [int(value or 0) for value in row[6:-1]]
-    created_ms, started_ms, ended_ms, since_ms, control, workers, halts, *totals = numbers
+    spec, state, why, close_reason, limited, session, halted_at = row[:7]
+    numbers = [int(value or 0) for value in row[7:-1]]
+    created_ms, started_ms, ended_ms, since_ms, control, workers, *numbers = numbers
+    code_no, offer_no, halts, *totals = numbers
     return CrawlView(
         crawl_id=crawl_id,
         spec=decode(spec, CrawlSpec),
@@ -176,6 +184,9 @@ def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) 
         since_ms=since_ms,
         control=control,
         workers_max=workers,
+        code_version=code_no or 1,
+        offer_version=offer_no,
+        session=SessionId(session.decode()) if session else None,
         limited_by=(limited or b"").decode() if state.decode() == S.RUNNING else "",
         halts=0 if state.decode() in FINAL_STATES else halts,
         halted_at="" if state.decode() in FINAL_STATES else (halted_at or b"").decode(),

@@ -18,7 +18,7 @@ import msgspec
 
 from vscrapy_magic.store.failures import FailureKind
 from vscrapy_magic.store.frontier import CLAIM_MAX_MS
-from vscrapy_magic.store.keys import CrawlId, MemberToken
+from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import ChildOrder
 from vscrapy_magic.store.pipes import (
     Command,
@@ -58,6 +58,7 @@ _OURS: Final = frozenset(ExitCode) - {ExitCode.EXITED}
 
 PHASES: Final = frozenset(Phase)
 EARLY: Final = frozenset({Phase.STARTING, Phase.LOADING})
+_TRIAL: Final = EARLY | {Phase.TRYING}
 
 
 class Pipe(enum.StrEnum):
@@ -79,15 +80,15 @@ class Child:
         verdict: why this supervisor killed it, when the child itself is to blame.
     """
 
-    def __init__(
-        self, order: ChildOrder, birth: Birth, output: Output, code_version: int = 1
-    ) -> None:
+    def __init__(self, order: ChildOrder, birth: Birth, output: Output) -> None:
         self.crawl_id: Final[CrawlId] = order.crawl_id
         self.token: Final[MemberToken] = order.token
+        self.worker: Final[WorkerName] = order.worker
+        self.code_version: Final = order.code_version
+        self.is_trial: Final = order.is_trial
         self.folder: Final = Path(order.folder)
         self.process: Final = birth.process
         self.output: Final = output
-        self._code_version = code_version
         self._words = LastWords()
         self._over_memory = False
         self.stopping_since: float | None = None
@@ -155,7 +156,8 @@ class Child:
                 self._phase_since = time.monotonic()
             self.process.is_known(report.number)
             if self.phase is Phase.LOADING and before is not Phase.DEBUGGING:
-                self.output.own(logging.INFO, f"a child starts (process {report.number})")
+                tries = f" to try code version {self.code_version}" if self.is_trial else ""
+                self.output.own(logging.INFO, f"a child starts{tries} (process {report.number})")
         elif report.report is Report.LIMITS:
             self._hang_kill_s, self._close_s = report.hang_s, report.close_s
             self.output.set_level(report.level)
@@ -211,6 +213,8 @@ class Child:
             return
         if now - self._pinged_at >= (PING_S if self.stopping_since is None else STOP_PING_S):
             self._ping(now)
+        if self.phase is Phase.TRYING:
+            self._unanswered.clear()  # it waits for others
         silence_s = now - self._unanswered[0][1] if self._unanswered else 0.0
         if self.stopping_since is None and silence_s >= PING_S and is_stopped(self.process.pid):
             # Nobody hangs who is stopped; once it goes on, it has all of its time again.
@@ -303,12 +307,19 @@ class Child:
         ending = self.stopping_since is not None or self._dead_since is not None
         return ending or bool(self.ended_pipes)
 
+    @property
+    def has_tried_in_vain(self) -> bool:
+        """Whether it was to try new code and has never taken part."""
+        return self.is_trial and self.phase in _TRIAL
+
     def describe_end(self) -> str:
         """How it ended, in words; empty for an end as it should be."""
         code = self.process.code()
         if self.verdict:
             return f"was killed: {self.verdict}"
         if code in {ExitCode.DONE, UNKNOWN_CODE} and self.phase is Phase.CLOSED:
+            return ""
+        if code == ExitCode.NOT_TAKEN:
             return ""
         if code == ExitCode.UNFIT:
             return ""  # it has said why
@@ -351,7 +362,7 @@ class Child:
             lines=tuple(self._words.lines),
             folder=self.folder,
             worker=self.output.worker,
-            code_version=self._code_version,
+            code_version=self.code_version,
             secrets=self.output.masked,
         )
 

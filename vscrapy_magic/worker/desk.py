@@ -4,6 +4,7 @@ The supervisor's loop hands it jobs and never waits: while the store is away, ch
 listened to and stopped in time. There is at most one look and one sending of lines under way.
 """
 
+import contextlib
 import logging
 import queue
 import shutil
@@ -16,6 +17,7 @@ import msgspec
 
 from vscrapy_magic.errors import CrawlNotFoundError, StateError, StoreError, StoreReadOnlyError
 from vscrapy_magic.failpoints import fail_point
+from vscrapy_magic.store.codes import Codes
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import STOPPED_BY_USER, Crawls, Mover
@@ -29,6 +31,7 @@ from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.parcel import Parcel
 from vscrapy_magic.worker.placing import Placing
 from vscrapy_magic.worker.plan import Burial, Plan, Roster, Start, Tenant, Wanted
+from vscrapy_magic.worker.trying import outdated, trials
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class Desk:
         self._poke = poke
         self._presence = Presence(store)
         self._crawls = Crawls(store)
+        self._codes = Codes(store)
         self._logs = Logs(store)
         self._placing = Placing(store)
         self._controls: dict[CrawlId, int] = {}
@@ -167,6 +171,7 @@ class Desk:
         stopping = {c for c in held.keys() & wanted.keys() if _is_stopping(wanted[c].crawl)}
         starts: list[Start] = []
         leave: set[MemberToken] = set()
+        older, dropped = outdated(roster.tenants, wanted)
         try:
             starts, leave = self._placing.place(roster, wanted)
         except (
@@ -174,10 +179,11 @@ class Desk:
         ) as exc:  # nobody begins there; what has ended is seen all the same
             self._is_away(exc)
         return Plan(
-            starts=tuple(starts),
+            starts=(*starts, *(trials(roster.tenants, wanted) if roster.taking else ())),
             stop=frozenset((over - killed) | stopping),
             kill=frozenset(killed),
-            leave=frozenset(leave),
+            leave=frozenset(leave | older),
+            drop=frozenset(dropped),
             changed=frozenset(changed),
             slots=slots,
             busy=bool(held or starts or roster.resting)
@@ -205,8 +211,8 @@ class Desk:
             spec = self._specs.get(crawl_id)
             if spec is None or crawl.state is None or crawl.state in FINAL_STATES:
                 self._crawls.sweep(crawl_id)
-            elif spec.session and spec.session in beat.gone_sessions:
-                why = beat.gone_sessions[spec.session]
+            elif crawl.session in beat.gone_sessions:
+                why = beat.gone_sessions[crawl.session]
                 self._crawls.cancel(crawl_id, Mover.WORKER, why=why)
             else:
                 wanted[crawl_id] = Wanted(crawl, spec)
@@ -226,11 +232,6 @@ class Desk:
         claims = [tenant.token for tenant in tenants if tenant.starts]
         try:
             control = Frontier(self._store, crawl.crawl_id).renew(tokens, claims=claims).control
-        except CrawlNotFoundError:
-            logger.info("Crawl %s is past its retention", crawl.crawl_id)
-            return False
-        try:
-            control = Frontier(self._store, crawl.crawl_id).renew(tokens).control
         except CrawlNotFoundError:
             logger.info("Crawl %s is past its retention", crawl.crawl_id)
             return False
@@ -287,6 +288,8 @@ class Desk:
     def _bury(self, burial: Burial) -> None:
         crawl_id, token = burial.tenant.crawl_id, burial.tenant.token
         fail_point("supervisor_before_bury")
+        if burial.trial_failed:
+            self._tell_trial(burial)
         parcel = None
         if burial.folder is not None:
             parcel = Parcel(self._store, burial, burial.folder)
@@ -316,6 +319,14 @@ class Desk:
         else:
             self._parcels.append(parcel)
             self._carry()
+
+    def _tell_trial(self, burial: Burial) -> None:
+        """Say that new code cannot be run here; a child that could has said so itself."""
+        tenant = burial.tenant
+        with contextlib.suppress(StateError):
+            self._codes.cannot(
+                tenant.crawl_id, tenant.code_version, tenant.worker, burial.trial_failed
+            )
 
     def _refuse(self, burial: Burial) -> None:
         """Leave a crawl to workers that can run it; when there is none it has failed."""

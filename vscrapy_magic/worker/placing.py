@@ -6,7 +6,6 @@ its first, so that no two processes can leave it without any. A process that can
 takes none: reserving a place would keep others from it, and a crawl of one worker waiting.
 """
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,10 +19,10 @@ from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import CrawlState, WorkerRecord
 from vscrapy_magic.store.presence import LiveCrawl
 from vscrapy_magic.worker.plan import Roster, Start, Tenant, Wanted
+from vscrapy_magic.worker.trying import new_token
 
 ASK_AGAIN_S: Final = 30.0  # after "no more children", unless the crawl says that it wants some
 ROOM_AFTER_S: Final = 2.0  # without any worker, before others are asked to make room
-_TOKEN_BYTES: Final = 3
 _FULL: Final = "all slots of the workers are taken"
 _BROKEN: Final = "a worker cannot start it: {problem}"
 
@@ -52,8 +51,8 @@ class Placing:
         if roster.woken:
             self._not_before.clear()
         used = Counter({record.name: 0 for record in roster.records})
-        used.update(tenant.worker for tenant in roster.tenants)
         here = {(tenant.worker, tenant.crawl_id) for tenant in roster.tenants}
+        used.update(worker for worker, _ in here)
         excluded = here | roster.resting | self._unfit
         starts: list[Start] = []
         alone: list[LiveCrawl] = []
@@ -89,11 +88,12 @@ class Placing:
         for record in sorted(fitting, key=lambda r: used[r.name]):
             if used[record.name] >= record.slots or (record.name, crawl_id) in excluded:
                 continue
-            token = MemberToken(f"{record.name}.{secrets.token_hex(_TOKEN_BYTES)}")
+            token = new_token(record.name)
             if not Frontier(self._store, crawl_id).reserve(token, record.name):
                 self._not_before[crawl_id] = now + ASK_AGAIN_S
                 break
-            starts.append(Start(Tenant(record.name, crawl_id, token), wanted.spec))
+            tenant = Tenant(record.name, crawl_id, token, wanted.crawl.code_version)
+            starts.append(Start(tenant, wanted.spec))
         return starts
 
     def _make_room(

@@ -16,12 +16,16 @@ class Tenant(msgspec.Struct, frozen=True):
     """One child that runs.
 
     Attributes:
+        code_version: number of the code that it runs, or tries.
+        is_trial: whether it was started to try that.
         starts: whether its place in the crawl is to be kept for it, because it is on its way.
     """
 
     worker: WorkerName
     crawl_id: CrawlId
     token: MemberToken
+    code_version: int = 1
+    is_trial: bool = False
     starts: bool = False
 
 
@@ -52,7 +56,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """A child that is to be started; its place in the crawl is reserved."""
+    """A child that is to be started; its place in the crawl is reserved, or it tries new code."""
 
     tenant: Tenant
     spec: CrawlSpec
@@ -64,7 +68,8 @@ class Plan(msgspec.Struct, frozen=True):
     Attributes:
         stop: crawls whose children have heard of the end, and have a limited time for it.
         kill: crawls whose children are to end now.
-        leave: children that are to make room for another crawl.
+        leave: children that are to make room for another crawl, or for newer code.
+        drop: children that tried code which was refused.
         changed: crawls whose settings changed.
         slots: of workers whose number a user has changed.
         busy: whether something wants attention each second: a child here, or one elsewhere that has
@@ -76,6 +81,7 @@ class Plan(msgspec.Struct, frozen=True):
     stop: frozenset[CrawlId] = frozenset()
     kill: frozenset[CrawlId] = frozenset()
     leave: frozenset[MemberToken] = frozenset()
+    drop: frozenset[MemberToken] = frozenset()
     changed: frozenset[CrawlId] = frozenset()
     slots: Mapping[WorkerName, int] = {}
     busy: bool = False
@@ -93,6 +99,7 @@ class Burial(msgspec.Struct, frozen=True):
         died: monotonic seconds.
         folder: what it wrote there goes to the sender; then the folder is removed.
         death: what is to be told of its end among the failures of the crawl.
+        trial_failed: why it could not try new code; empty for other children.
     """
 
     tenant: Tenant
@@ -104,3 +111,4 @@ class Burial(msgspec.Struct, frozen=True):
     clear: bool = True
     folder: Path | None = None
     death: Death | None = None
+    trial_failed: str = ""

@@ -21,7 +21,7 @@ import msgspec
 from vscrapy_magic.errors import StoreError
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.keys import CrawlId, WorkerName
+from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, WorkerRecord
 from vscrapy_magic.store.pipes import Command, ExitCode, Phase
 from vscrapy_magic.store.presence import Presence
@@ -90,7 +90,7 @@ class Supervisor:
         self._records = list(records)
         self._options = options or Options()
         self._source = source
-        self._children: dict[Place, Child] = {}
+        self._children: dict[MemberToken, Child] = {}
         self._deaths: Counter[Place] = Counter()
         self._not_before: dict[Place, float] = {}
         self._scratch = Scratch("work")
@@ -239,10 +239,7 @@ class Supervisor:
     # What should run.
 
     def _roster(self, now: float) -> Roster:
-        tenants = tuple(
-            Tenant(worker, crawl_id, child.token, starts=child.starts(now))
-            for (worker, crawl_id), child in self._children.items()
-        )
+        tenants = tuple(_tenant(child, now) for child in self._children.values())
         self._not_before = {place: at for place, at in self._not_before.items() if at > now}
         woken, self._woken = self._woken, False
         # A wake-up from now on asks for another look.
@@ -258,20 +255,21 @@ class Supervisor:
 
     def _present(self) -> list[WorkerRecord]:
         """The records of this moment; what all workers share is spread over them."""
-        pids = {place: child.process.pid for place, child in self._children.items()}
+        children = list(self._children.values())
         shared = [os.getpid(), *self._source.pids()]
-        self._measure.keep([*shared, *pids.values()])
+        self._measure.keep([*shared, *(child.process.pid for child in children)])
         count = len(self._records)
         cpu = sum(self._measure.cpu_percent(pid) for pid in shared) / count
         memory = sum(self._measure.memory_bytes(pid) for pid in shared) // count
         records = []
         for record in self._records:
-            own = [pid for (worker, _), pid in pids.items() if worker == record.name and pid]
+            here = [child for child in children if child.worker == record.name]
+            own = [child.process.pid for child in here if child.process.pid]
             percent = cpu + sum(self._measure.cpu_percent(pid) for pid in own)
             records.append(
                 msgspec.structs.replace(
                     record,
-                    used=sum(worker == record.name for worker, _ in pids),
+                    used=len({child.crawl_id for child in here}),
                     draining=bool(self._going),
                     cpu_percent=round(percent, 1),
                     memory_bytes=memory + sum(self._measure.memory_bytes(pid) for pid in own),
@@ -289,8 +287,9 @@ class Supervisor:
         for number, record in enumerate(self._records):
             slots = plan.slots.get(record.name, record.slots)
             self._records[number] = msgspec.structs.replace(record, slots=slots)
-        for (_, crawl_id), child in self._children.items():
-            if crawl_id in plan.kill:
+        for child in self._children.values():
+            crawl_id = child.crawl_id
+            if crawl_id in plan.kill or child.token in plan.drop:
                 child.kill()
             elif crawl_id in plan.stop or child.token in plan.leave:
                 child.stop(now, leave=crawl_id not in plan.stop)
@@ -310,6 +309,8 @@ class Supervisor:
             worker=tenant.worker,
             url=self._store.url,
             folder=str(folder),
+            code_version=tenant.code_version,
+            is_trial=tenant.is_trial,
         )
         output = Output(tenant.crawl_id, tenant.worker, _level(start.spec))
         place = (tenant.worker, tenant.crawl_id)
@@ -318,13 +319,15 @@ class Supervisor:
             birth = self._source.start(order)
         except OSError as exc:
             logger.error("Crawl %s: no child can be started: %s", tenant.crawl_id, exc)  # noqa: TRY400
-            output.own(logging.ERROR, f"no process can be started here: {exc}")
+            problem = f"no process can be started here: {exc}"
+            output.own(logging.ERROR, problem)
             self._rest(place, now)
-            self._desk.bury(Burial(tenant, output, now, folder=folder))
+            failed = problem if tenant.is_trial else ""
+            self._desk.bury(Burial(tenant, output, now, folder=folder, trial_failed=failed))
             return
         fail_point("supervisor_after_fork")
         self._watch_source()  # a spare is none any more: its pipes are a child's now
-        child = self._children[place] = Child(order, birth, output, start.spec.code_version)
+        child = self._children[tenant.token] = Child(order, birth, output)
         for fd in child.pipes:
             self._selector.register(fd, selectors.EVENT_READ, child)
 
@@ -342,16 +345,20 @@ class Supervisor:
                 )
 
     def _reap(self, now: float) -> None:
-        for place, child in list(self._children.items()):
+        for child in list(self._children.values()):
             if child.has_ended(now):
-                del self._children[place]
-                self._buried(place, child, now)
+                del self._children[child.token]
+                self._buried(child, now)
                 self._look_at = 0.0
 
-    def _buried(self, place: Place, child: Child, now: float) -> None:
+    def _buried(self, child: Child, now: float) -> None:
+        place = (child.worker, child.crawl_id)
         child.last_lines()
-        suspects, how = child.suspects(), child.describe_end()
-        if how:
+        suspects, how, in_vain = child.suspects(), child.describe_end(), child.has_tried_in_vain
+        if in_vain:
+            text = f"the child that tried code version {child.code_version} {how or 'has ended'}"
+            child.output.own(logging.WARNING if how else logging.INFO, text)
+        elif how:
             strike = _blame(len(suspects)) if suspects else ""
             doing = "" if child.phase is Phase.CLOSED else f" while {child.phase}"
             text = f"the child {how}{doing}{strike}"
@@ -364,14 +371,17 @@ class Supervisor:
             child.output.own(logging.INFO, "the child has ended")
         logger.info("Crawl %s: the child %s", child.crawl_id, how or "has ended")
         fatal = unfit = ""
-        if child.process.code() == ExitCode.FATAL and child.fatal:
+        if in_vain:
+            pass  # the old code goes on
+        elif child.process.code() == ExitCode.FATAL and child.fatal:
             fatal = child.output.hide(child.fatal.strip().splitlines()[-1])
         elif child.process.code() == ExitCode.UNFIT:
             unfit = child.output.hide(child.fatal)
         elif child.ended_itself and child.phase in EARLY and self._deaths[place] >= EARLY_DEATHS:
             fatal = f"its process {how} while loading, {EARLY_DEATHS} times in a row"
+        failed = child.output.hide(child.fatal) or (how and f"the child {how}")
         burial = Burial(
-            tenant=Tenant(place[0], child.crawl_id, child.token),
+            tenant=_tenant(child, now),
             output=child.output,
             died=now,
             fatal=fatal,
@@ -379,8 +389,10 @@ class Supervisor:
             suspects=suspects,
             clear=child.is_clear,
             folder=child.folder,
+            trial_failed=failed if in_vain else "",
         )
-        self._desk.bury(msgspec.structs.replace(burial, death=child.death()))
+        death = None if in_vain else child.death()
+        self._desk.bury(msgspec.structs.replace(burial, death=death))
         for fd in child.pipes.keys() - child.ended_pipes:
             self._selector.unregister(fd)
         child.close()
@@ -401,6 +413,14 @@ class Supervisor:
         os.close(self._poke)
         os.close(self._poked)
         self._scratch.close()
+
+
+def _tenant(child: Child, now: float) -> Tenant:
+    return Tenant(
+        *(child.worker, child.crawl_id, child.token, child.code_version),
+        is_trial=child.is_trial,
+        starts=child.starts(now) and not child.is_trial,
+    )
 
 
 def _blame(count: int) -> str:

@@ -8,7 +8,8 @@
 -- Returns: {alive (0: this session was judged gone before), its silence then in ms, gone sessions
 --   (id, silence in ms, ...; 0: its process has ended), live crawls, of each what workers must know of
 --   it (nothing for a session): state or '' when it is past its retention, close_reason, why, members,
---   children that it wants more, ms since somebody judged them, whether one of them is nearly overdue}.
+--   children that it wants more, ms since somebody judged them, whether one of them is nearly overdue,
+--   number of the code in force, of what is offered (0 for none), owner}.
 --
 -- So a worker that has nothing to do learns with its beat, in one command, that this is still so.
 -- If nobody judged for more than two beats, the server or the whole machine stood still: every
@@ -71,15 +72,15 @@ for i = 1, #gone, 2 do gone[i + 1] = silence(gone[i], tonumber(gone[i + 1])) end
 local live, crawls = redis.call('ZRANGE', KEYS[8], 0, 999), {}
 for i, id in ipairs(ARGV[6] == '0' and live or {}) do
   local P = 'vscrapy:{' .. id .. '}:'
-  local m = redis.call('HMGET', P .. 'meta', 'state', 'close_reason', 'why', 'queued', 'workers', 'judged_ms', 'halts',
-    'start')
+  local m = redis.call('HMGET', P .. 'meta', 'state', 'close_reason', 'why', 'queued', 'workers', 'judged_ms',
+    'code_no', 'offer_no', 'session', 'halts', 'start')
   local members = redis.call('ZCARD', P .. 'members')
   local wanted = children_allowed(members, tonumber(m[4]) or 0, tonumber(m[5]) or 0, tonumber(ARGV[7]),
-    tonumber(m[7]) or 0, m[8])
+    tonumber(m[10]) or 0, m[11])
   wanted = math.max(0, wanted - members - children_coming(P .. 'claims', members, now, tonumber(ARGV[9])))
   local due = redis.call('ZRANGE', P .. 'members', 0, 0, 'WITHSCORES')[2]
   local at_risk = due and tonumber(due) - now <= tonumber(ARGV[8]) / 2
   crawls[i] = {m[1] or '', m[2] or '', m[3] or '', members, wanted, now - (tonumber(m[6]) or 0),
-    at_risk and 1 or 0}
+    at_risk and 1 or 0, tonumber(m[7]) or 1, tonumber(m[8]) or 0, m[9] or ''}
 end
 return {alive, silent, gone, live, crawls}

@@ -116,8 +116,11 @@ local function commit_outputs()
   if item_count > 0 then M.item_pages = M.pages end
   if item_count > 0 or failure_count > 0 then
     M.out_bytes = M.out_bytes + #ARGV[12] + #ARGV[14]
-    redis.call('XADD', P .. 'out', M.commit_no .. '-0', 'nonce', token .. ' ' .. seq,
-      'total', M.out_bytes, 'item_count', item_count, 'items', ARGV[12],
-      'failure_count', failure_count, 'failures', ARGV[14])
+    local entry = {'nonce', token .. ' ' .. seq, 'total', M.out_bytes, 'item_count', item_count,
+      'items', ARGV[12], 'failure_count', failure_count, 'failures', ARGV[14]}
+    if tonumber(ARGV[16]) > 1 then
+      entry[#entry + 1], entry[#entry + 2] = 'code', ARGV[16]
+    end
+    redis.call('XADD', P .. 'out', M.commit_no .. '-0', unpack(entry))
   end
 end

@@ -12,6 +12,7 @@ local P = KEYS[1]
 --!include queue
 --!include allowed
 --!include members
+--!include code
 if not meta_load() then return {'unknown'} end
 if FINAL[M.state] or M.state == 'closing' or M.state == 'stopping' then
   return {'over', M.state, M.close_reason}
@@ -19,7 +20,7 @@ end
 
 local function members_told(allowed)
   local joined = {}
-  for _, token in ipairs(redis.call('ZRANGE', P .. 'members', 0, -1)) do
+  for _, token in ipairs(members_staying()) do
     joined[#joined + 1] = {tonumber(redis.call('HGET', P .. 'm:' .. token, 'joined_ms')) or 0, token}
   end
   table.sort(joined, function(a, b)

@@ -1,7 +1,8 @@
 -- A child becomes a member of its crawl.
 --
--- KEYS: prefix of the crawl. ARGV: token, worker, ttl_ms.
--- Returns: {'ok', state, control}, or {'unknown'}, {'over', state, close_reason}, {'full'}.
+-- KEYS: prefix of the crawl. ARGV: token, worker, ttl_ms, number of the code that the child runs.
+-- Returns: {'ok', state, control}, or {'unknown'}, {'over', state, close_reason}, {'full'}, {'old'}: newer
+--   code is in force.
 local P = KEYS[1]
 --!include clock
 --!include meta
@@ -9,9 +10,12 @@ local P = KEYS[1]
 --!include queue
 --!include allowed
 --!include members
+--!include code
 if not meta_load() then return {'unknown'} end
 if FINAL[M.state] then return {'over', M.state, M.close_reason} end
-if M.workers > 0 and redis.call('ZCARD', P .. 'members') >= M.workers then return {'full'} end
+if tonumber(ARGV[4]) ~= M.code_no then return {'old'} end
+-- One that makes way for newer code still holds what it has begun.
+if M.workers > 0 and #members_staying() >= M.workers then return {'full'} end
 local now, before = now_ms(), redis.call('ZCARD', P .. 'members')
 redis.call('ZREM', P .. 'claims', ARGV[1])
 redis.call('ZADD', P .. 'members', now + tonumber(ARGV[3]), ARGV[1])

@@ -8,6 +8,7 @@ local META_FIELDS = {
   'limit_items', 'limit_pages', 'limit_errors', 'limit_timeout_ms', 'started_ms', 'idle_after_ms',
   'out_bytes', 'out_acked', 'out_max', 'judged_ms', 'created_ms', 'turn', 'workers',
   'rules', 'rule_no', 'slot_limit', 'slot_excl', 'own_limit', 'called',
+  'code_no', 'offer_no', 'offer_last', 'offer_until_ms',
   'limit_no_item_ms', 'limit_no_item_pages', 'item_pages', 'period_ms', 'period_items',
   'halts', 'halt_no', 'no_halts',
 }
@@ -23,6 +24,7 @@ local function meta_load()
     if i > META_WORDS then value = tonumber(value) or 0 end
     M[name], M_was[name] = value, value
   end
+  if M.code_no == 0 then M.code_no, M_was.code_no = 1, 1 end -- what was ordered
   return true
 end
 

@@ -45,6 +45,7 @@ local function blob_add(number, fifo, slot, score, bits, data)
   redis.call('HSET', P .. 'b', id, data)
   redis.call('ZADD', P .. 'q:' .. slot, score, id)
   slot_ready(slot)
+  return id
 end
 
 local function origin_split(origin)

@@ -13,6 +13,7 @@ local P = KEYS[1]
 --!include queue
 --!include allowed
 --!include members
+--!include code
 local JUDGED_AT_ONCE = 5 -- members removed by one call; the rest by the next
 local LEASES_AT_ONCE = 1000 -- no further member is removed once so many leases went back
 
@@ -37,6 +38,7 @@ for _, token in ipairs(redis.call('ZRANGEBYSCORE', P .. 'members', '-inf', now, 
   gone[#gone + 1] = token
 end
 M.judged_ms = now
+code_judge(now)
 settle(now)
 blobs_flush()
 slots_flush()

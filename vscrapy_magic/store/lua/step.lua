@@ -88,7 +88,7 @@ else
   end
   unpark(token, tonumber(mine[3] or 0))
   M.commit_no = M.commit_no + 1
-  if mine[5] == '1' then want = 0 end
+  if tonumber(mine[5] or 0) > 0 then want = 0 end
   if ARGV[19] ~= '' and tonumber(ARGV[18]) >= M.rules then
     M.rules = tonumber(ARGV[18])
     slots_told(tonumber(ARGV[19]), tonumber(ARGV[20]), ARGV[21])
@@ -137,6 +137,6 @@ end
 return {'ok',
   {M.state, M.close_reason, M.commit_no, M.epoch, M.control,
     hungry(),
-    M.items, M.pages, M.errors, M.failures, M.queued, M.leased, cookie_no, mine[5] == '1' and 1 or 0},
+    M.items, M.pages, M.errors, M.failures, M.queued, M.leased, cookie_no, tonumber(mine[5] or 0)},
   dropped, reply_shares, leases, reply_blobs, cookies,
   want_stats and redis.call('HGETALL', P .. 'stats') or {}}

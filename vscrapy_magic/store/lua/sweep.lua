@@ -7,6 +7,8 @@ local P = KEYS[1]
 --!include clock
 --!include meta
 local AT_ONCE = 500 -- keys removed by one call
+local OPENS = {finished = 1, stopped = 1, cancelled = 1} -- as in retry.lua
+local SEEN_LEVEL_KEPT = 1 -- up to 920,000 URLs; 11 MB
 local MEMBERS_AT_ONCE = 5 -- each may hold some hundred leases
 
 if not meta_load() then
@@ -49,8 +51,12 @@ left = left - #slots / 2
 -- Shards by number: `swept` is the next one of level `swept_level`.
 local at = redis.call('HMGET', P .. 'meta', 'swept_level', 'swept')
 local level, shard = tonumber(at[1] or 0) or 0, tonumber(at[2] or 0) or 0
+-- With failures the crawl may be opened again (retry.lua): what it has seen is kept for so long, as
+-- long as that is little; its cookies and changed settings, too.
+local kept = OPENS[M.state] and M.failures > 0 and M.level <= SEEN_LEVEL_KEPT
 while left > 0 and level <= M.level do
-  redis.call('UNLINK', P .. 's' .. level .. ':' .. shard)
+  local key = P .. 's' .. level .. ':' .. shard
+  if kept then redis.call('PEXPIRE', key, ARGV[2]) else redis.call('UNLINK', key) end
   shard, left = shard + 1, left - 1
   if shard >= 256 * 8 ^ level then level, shard = level + 1, 0 end
 end
@@ -59,11 +65,17 @@ if level <= M.level or redis.call('HLEN', P .. 'slots') > 0 or redis.call('HLEN'
     or redis.call('EXISTS', P .. 'members') == 1 then
   return 0
 end
-redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'suspects', P .. 'cookies', P .. 'cookie_no',
+redis.call('UNLINK', P .. 'b', P .. 'bm', P .. 'ready', P .. 'a', P .. 'suspects',
   P .. 'parked', P .. 'holding', P .. 'spare', P .. 'claims', P .. 'standby', P .. 'members', P .. 'slots',
-  P .. 'control', P .. 'unfit', P .. 'halts')
+  P .. 'offer', P .. 'unfit', P .. 'halts')
+for _, name in ipairs({'cookies', 'cookie_no', 'control'}) do
+  if kept then redis.call('PEXPIRE', P .. name, ARGV[2]) else redis.call('UNLINK', P .. name) end
+end
+redis.call('HSET', P .. 'meta', 'seen_kept', kept and 1 or 0)
+-- Another sweep may say another retention.
+if kept then redis.call('HDEL', P .. 'meta', 'swept_level', 'swept') end
 redis.call('ZADD', KEYS[3], now_ms() + tonumber(ARGV[2]), ARGV[1])
-for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files'}) do
+for _, name in ipairs({'meta', 'out', 'stats', 'log', 'files', 'codes', 'retried'}) do
   redis.call('PEXPIRE', P .. name, ARGV[2])
 end
 redis.call('ZREM', KEYS[2], ARGV[1])

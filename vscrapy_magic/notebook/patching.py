@@ -1,0 +1,52 @@
+"""Owns `%vpatch`: the spider as edited now goes to the running crawl; and what "as edited" is.
+
+Runs in the kernel's main thread.
+"""
+
+from collections.abc import Sequence
+
+from vscrapy_magic.errors import ConfigError
+from vscrapy_magic.notebook.kernel import Kernel, find_spider, spiders_in
+from vscrapy_magic.sender.classes import class_order
+from vscrapy_magic.sender.crawl import Crawl
+from vscrapy_magic.sender.options import CrawlOptions
+from vscrapy_magic.sender.order import Order
+from vscrapy_magic.sender.patching import Patched
+
+_WORDS_MAX = 2
+
+
+def patch_crawl(kernel: Kernel, words: Sequence[str]) -> tuple[Crawl, Patched]:
+    """Patch a crawl; blocks until the code is in force or refused.
+
+    Args:
+        words: id of a crawl, name of a spider; both may be left out.
+
+    Raises:
+        ConfigError: there is no such crawl or spider, or nothing is to be patched.
+        PatchRefusedError: a worker cannot load it.
+    """
+    if len(words) > _WORDS_MAX:
+        raise ConfigError("%vpatch: one crawl and one spider at most; %vpatch 1a2b3c4d quotes")
+    known = spiders_in(kernel.shell.user_ns)
+    classes = {kind.__name__ for kind in known.values()}
+    crawl_id, name = (*words, "", "")[:_WORDS_MAX]
+    if len(words) == 1 and (words[0] in known or words[0] in classes):
+        crawl_id, name = "", words[0]
+    crawl = kernel.crawl(crawl_id)
+    return crawl, crawl.patch(edited_order(kernel, crawl, name))
+
+
+def edited_order(kernel: Kernel, crawl: Crawl, name: str = "") -> Order:
+    """What `%vcrawl` would ship now for a crawl that was ordered before.
+
+    Args:
+        name: of another spider than the crawl's own.
+
+    Raises:
+        ConfigError: no cell defines the spider.
+        CannotShipError: something that it uses exists in this process only.
+    """
+    spec, namespace = crawl.view.spec, kernel.shell.user_ns
+    kind = find_spider(name or spec.spider, namespace, namespace)
+    return class_order(CrawlOptions(args=spec.args), kind, kernel.cells.cells, namespace)
