@@ -309,8 +309,9 @@ class FrontierModel(RuleBasedStateMachine):
             state = self.frontier.leave(child.token)
         assert state is CrawlState.FINISHED
         Crawls(self.store).sweep(self.frontier.crawl_id)
-        names = {key.decode().rpartition(":")[2] for key in self.store.client.keys()}
-        assert names <= {"crawls", "meta", "out", "stats"}
+        client = self.store.client
+        lasting = {key.decode() for key in client.keys() if client.pttl(key) == -1}
+        assert lasting == {"vscrapy:crawls", "vscrapy:crawls:due"}
 
     def finish(self, child: Child) -> None:
         held = self.leases[child.token]
