@@ -15,6 +15,7 @@ SHOWN = {
         "nobody can type here",
         "fixed: now yields 1 items",
         "echo",
+        "code version 2 is in force",
     ),
 }
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
