@@ -61,7 +61,7 @@ ACCOUNTED_NAMES: Final = {
 # What a descriptor leads to -> why it may stay open.
 ACCOUNTED_DESCRIPTORS: Final = {
     r"/dev/u?random": "opened once by a library, for good",
-    r".*/[0-9a-f]{8}/lock": "one for each crawl of a session that goes on: nobody prunes its spool",
+    r".*/[0-9a-f]{8}/(lock|held)": "of a crawl of a session that goes on: nobody prunes its spool",
 }
 
 

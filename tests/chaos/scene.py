@@ -28,7 +28,6 @@ EXACT = (
     *("dupefilter/filtered", "scheduler/enqueued", "scheduler/dequeued"),
     *("downloader/request_count", "downloader/response_status_count/200"),
 )
-KEPT = frozenset({"meta", "stats", "out", "log", "files"})  # of a crawl that is over
 SWEPT_WITHIN_S = 15.0  # two looks of a supervisor, on a slow machine
 MARK = "VSCRAPY_TEST_SCENE"  # environment variable: whose process it is
 
@@ -107,14 +106,10 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def keys_left(store: Store, crawl: Crawl) -> set[str]:
-    """Keys that a crawl which is over should not have, or should not have for ever."""
+    """Keys that a crawl which is over would have for ever."""
     prefix = crawl_prefix(crawl.id)
-    left = set()
-    for raw in store.client.keys(f"{prefix}*"):
-        name = raw.decode().removeprefix(prefix)
-        if name not in KEPT or store.client.pttl(raw) < 0:
-            left.add(name)
-    return left
+    keys = store.client.keys(f"{prefix}*")
+    return {raw.decode().removeprefix(prefix) for raw in keys if store.client.pttl(raw) < 0}
 
 
 def wait_until_swept(store: Store, crawl: Crawl) -> None:
