@@ -88,7 +88,9 @@ def check_components(settings: Settings) -> None:
 
 def _named(settings: Settings) -> Iterator[str]:
     """Paths of components and classes that are not Scrapy's own."""
-    paths: list[Any] = [settings.get(name) for name in _CLASSES]
+    # Of what nobody has set it is Scrapy's own; and to read some defaults brings a warning.
+    given = [name for name in _CLASSES if (settings.getpriority(name) or 0) > 0]
+    paths: list[Any] = [settings.get(name) for name in given]
     paths += settings.getdict(_HANDLERS).values()
     for name in _COMPONENTS:
         paths += [path for path, order in settings.getdict(name).items() if order is not None]
