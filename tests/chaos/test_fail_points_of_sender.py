@@ -37,6 +37,7 @@ BEACON = {
 ENDS_WITHIN_S = 60.0
 SLACK = 3  # a loaded machine
 JUDGED_WITHIN_S = SLACK * 8.0  # TTL, two beats of a worker, and the look that follows
+DELAY_S = 0.15
 ITEMS = 20  # have come when the sender is killed
 
 
@@ -78,7 +79,8 @@ def test_who_collects_a_crawl_is_killed_at_each_place_and_the_next_one_gets_what
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    placed = terminal.run(tmp_path, *words(site, "--detach", "-O", "out.jsonl"))
+    slowly = ("-s", f"DOWNLOAD_DELAY={DELAY_S}")  # each of them is to find something new
+    placed = terminal.run(tmp_path, *words(site, "--detach", "-O", "out.jsonl", *slowly))
     assert placed.returncode == 0, placed.stderr
     crawl_id = newest(stage).crawl_id
     own = dict(terminal.environment)

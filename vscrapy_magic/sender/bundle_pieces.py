@@ -125,7 +125,9 @@ def is_of_ipython(name: str) -> bool:
 def _is_builtin(name: str, value: object) -> bool:
     """Whether a name means what it means in Python; IPython has an `open` around `open`."""
     own = getattr(builtins, name, ABSENT)
-    return own is not ABSENT and (value is own or getattr(value, "__wrapped__", None) is own)
+    if own is ABSENT or is_of_ipython(name):
+        return False
+    return value is own or getattr(value, "__wrapped__", None) is own
 
 
 def _imported(name: str, value: object) -> str | None:
