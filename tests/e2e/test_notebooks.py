@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_core.utils import ensure_event_loop
 from nbclient import NotebookClient
 
 from tests.clusters import cluster_home
@@ -29,6 +30,7 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     client = NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}})
     with cluster_home(monkeypatch, idle_s="0.5"):
         client.execute()
+    ensure_event_loop().close()  # jupyter_client's own, for blocking calls: it would keep it
     text = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
     missing = [words for words in SHOWN[path.stem] if words not in text]
     assert not missing

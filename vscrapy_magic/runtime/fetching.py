@@ -43,7 +43,7 @@ def response_record(response: Response) -> bytes:
         "url": response.url,
         "status": response.status,
         "kind": f"{kind.__module__}:{kind.__qualname__}",
-        "headers": response.headers.to_unicode_dict(),
+        "headers": {name: list(values) for name, values in dict.items(response.headers)},
         "body": response.body,
         "encoding": response.encoding if isinstance(response, TextResponse) else "",
         "flags": list(response.flags),
