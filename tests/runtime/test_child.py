@@ -374,12 +374,21 @@ def test_child_whose_leases_went_to_others_throws_its_work_away(store: Store) ->
         assert numbers(crawl) == [*range(400), 100000], crawl.logs()
 
 
-def test_source_that_cannot_be_loaded_is_fatal_and_told(store: Store) -> None:
-    with crawl_of(store, "import no_such_module_anywhere") as crawl:
+@pytest.mark.parametrize(
+    ("source", "code", "said"),
+    [
+        ("no_such_function_anywhere()", ExitCode.FATAL, "no_such_function_anywhere"),
+        ("import no_such_module_anywhere", ExitCode.UNFIT, "pip install no_such_module_anywhere"),
+    ],
+)
+def test_source_that_cannot_be_loaded_is_fatal_or_unfit_here_and_told(
+    store: Store, source: str, code: ExitCode, said: str
+) -> None:
+    with crawl_of(store, source) as crawl:
         child = crawl.add_child()
-        assert child.process.wait(20) == ExitCode.FATAL
+        assert child.process.wait(20) == code
         wait_until(lambda: any(r.report is Report.FATAL for r in child.reports), 5, "the reason")
-        assert "no_such_module_anywhere" in crawl.logs()
+        assert said in crawl.logs()
         crawl.crawls.kill(crawl.spec.crawl_id)
 
 
