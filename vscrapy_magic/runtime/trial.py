@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Final
 
 from vscrapy_magic.errors import StateError, StoreError, VscrapyError
-from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.runtime.frames import described, own_entries
 from vscrapy_magic.store.codes import Codes, Standing
 from vscrapy_magic.store.frontier import Frontier
@@ -60,12 +59,10 @@ class Trial:
         """
         order = self._order
         self._phase(Phase.TRYING)
-        fail_point("trial_before_answer")
         try:
             standing = self._codes.can(
                 order.crawl_id, order.code_version, order.worker, order.token
             )
-            fail_point("trial_after_answer")
             while not self._is_decided(standing):
                 self._frontier.wait(order.token, LOOK_S)
                 standing = self._codes.look(order.crawl_id, order.code_version)
