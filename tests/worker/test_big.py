@@ -21,6 +21,9 @@ from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.views import CrawlView
 
 SLOW_CALL_MS = 20  # promised; asserted with three times as much, because the machine is shared
+COPIED_MS = (
+    85  # 30 MB into a stream, on two busy cores: docs/guarantees.md has what is not promised
+)
 HUNGRY_S = 1.0  # the same
 SLACK = 3
 MB = 1024 * 1024
@@ -184,7 +187,7 @@ class Watch:
         self._client.config_set("slowlog-log-slower-than", 10000)
         return [(each["duration"] / 1000, each["command"][:80]) for each in found]
 
-    def report(self, **more: float) -> dict[str, Any]:
+    def report(self, *, slow_ms: float = SLACK * SLOW_CALL_MS, **more: float) -> dict[str, Any]:
         slow = self.slow()
         figures = {
             "time_s": round(time.monotonic() - self.begun, 1),
@@ -195,7 +198,7 @@ class Watch:
             **{name: round(value, 2) for name, value in more.items()},
         }
         print(json.dumps(figures))
-        ours = [each for each in slow if each[0] > SLACK * SLOW_CALL_MS]
+        ours = [each for each in slow if each[0] > slow_ms]
         assert not ours, ours
         return figures
 
@@ -280,7 +283,7 @@ def test_an_item_of_thirty_megabytes_comes_once(store: Store) -> None:
         crawl = Ordered(store, BIG_ITEM)
         watch = Watch(store, crawl)
         assert crawl.wait(60).state is CrawlState.FINISHED, crawl.log()
-        watch.report()
+        watch.report(slow_ms=SLACK * COPIED_MS)
         items = crawl.items()
         assert crawl.numbers() == dict.fromkeys(range(3), 1)
         assert max(len(item["text"]) for item in items) == 30 * MB
