@@ -41,6 +41,7 @@ class Pages(scrapy.Spider):
         yield {{"n": int(response.text)}}
 """
 # Measured here: an item every 10 ms, and a look of the sender every 100.
+DELAY_S = 0.06  # so that each of several collectors finds something new
 STREAMS_S = (0.05, 0.8)  # after the first item
 SEED = 20261125
 
@@ -148,7 +149,7 @@ def test_the_feeds_of_a_killed_sender_are_valid_before_anybody_attaches(
 def test_a_detached_crawl_is_collected_and_its_feeds_written_whoever_is_killed_meanwhile(
     store: Store, terminal: Terminal, crew: Workers, tmp_path: Path, rng: random.Random
 ) -> None:
-    with begin(terminal, tmp_path, "--detach") as sender:
+    with begin(terminal, tmp_path, "--detach", "-s", f"DOWNLOAD_DELAY={DELAY_S}") as sender:
         assert sender.stderr is not None
         said = sender.stderr.read()
     crawl_id = the_crawl(store).crawl_id
@@ -158,6 +159,8 @@ def test_a_detached_crawl_is_collected_and_its_feeds_written_whoever_is_killed_m
         assert terminal.run(tmp_path, "attach", crawl_id).returncode == -signal.SIGKILL
     del terminal.environment[FAIL_VARIABLE]
     with terminal.start(tmp_path, "attach", crawl_id, "--nolog") as attached:
+        journal = journal_of(terminal, crawl_id)
+        wait_until(lambda: journal.exists() and read_journal(journal).items, 20, "items in a feed")
         time.sleep(rng.uniform(*STREAMS_S))
         attached.kill()
     ended = terminal.run(tmp_path, "attach", crawl_id, "--nolog")
