@@ -53,6 +53,7 @@ _STANDARD: Final = 2  # input, output, errors
 _WORDS_SHOWN: Final = 200  # characters of a command line
 # Below the folder of the test process -> why it may stay.
 ACCOUNTED_NAMES: Final = {
+    r"run/dconf": "of Chromium, which keeps it for the user",
     r"run/vscrapy": "the user's runtime folder: one for all clusters to come",
     r"run/vscrapy/(keeper|cluster)\.lock": "locks outlive the cluster that they protect",
     r"(\.org\.chromium|playwright|node-compile-cache).*": "a browser's; its fixture is a module's",
