@@ -8,7 +8,6 @@ IPython does the same with `__main__`. Then all is as it was, modules of the use
 import os
 import sys
 import tempfile
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,8 +82,3 @@ def _as_it_was(bundle: Bundle) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environ)
         os.chdir(here)
-
-
-def module_of(kind: type) -> types.ModuleType:
-    """The module in which a class of the guest was defined."""
-    return sys.modules[kind.__module__]
