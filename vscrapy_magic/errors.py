@@ -13,6 +13,10 @@ class ConfigError(VscrapyError):
     """An option, an environment variable or the configuration file cannot be used."""
 
 
+class InternalError(VscrapyError):
+    """A bug of this package in a child: its crawl ends as failed instead of standing still."""
+
+
 class PatchRefusedError(VscrapyError):
     """New code for a running crawl cannot be loaded on a worker: the old code goes on."""
 

@@ -23,7 +23,13 @@ from scrapy.utils.log import configure_logging
 from twisted.internet.defer import inlineCallbacks
 from twisted.python.failure import Failure
 
-from vscrapy_magic.errors import MemberGoneError, StateError, StoreError, VscrapyError
+from vscrapy_magic.errors import (
+    InternalError,
+    MemberGoneError,
+    StateError,
+    StoreError,
+    VscrapyError,
+)
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.runtime import mark
 from vscrapy_magic.runtime.capture import error_of
@@ -320,6 +326,8 @@ class Child:
         error: VscrapyError | None = None if self._crawler is None else self._crawler.host.error
         if error is None or isinstance(error, StateError):
             return ExitCode.DONE
+        if isinstance(error, InternalError):
+            return self._fatal(str(error))
         return ExitCode.MEMBER_GONE if isinstance(error, MemberGoneError) else ExitCode.STORE_LOST
 
     def _obey(self, command: ToChild) -> None:

@@ -16,7 +16,7 @@ from scrapy.settings import Settings
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from vscrapy_magic.errors import StateError, VscrapyError
+from vscrapy_magic.errors import InternalError, StateError, VscrapyError
 from vscrapy_magic.runtime.batch import Taken
 from vscrapy_magic.runtime.codec import SpiderCodec
 from vscrapy_magic.runtime.cookies import Cookies
@@ -300,6 +300,17 @@ class Host:
         self._engine.take_unsent()
         self._engine.room.made()
         self.close(_CANCELLED)
+
+    def broken(self, exc: Exception) -> None:
+        """An error of this package's own, in a place where nobody else would hear of it.
+
+        Its leases would be renewed for ever: the loop goes on and answers. So the crawl ends.
+        """
+        if self.error is not None:
+            return
+        logger.critical("This is a bug of vscrapy_magic; the crawl cannot go on", exc_info=exc)
+        self.stepper.end()
+        self.failed(InternalError(f"a bug of vscrapy_magic, please report it: {exc!r}"))
 
     # The end.
 

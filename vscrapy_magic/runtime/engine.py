@@ -47,7 +47,7 @@ from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import Response
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from scrapy.utils.misc import build_from_crawler
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.python.failure import Failure
 
 from vscrapy_magic.runtime.capture import error_of
@@ -142,8 +142,7 @@ class LeasedEngine(ExecutionEngine):
         host.downloaded(run, request, result)
         with working_for(run):
             if self._fetching and isinstance(result, Response):
-                host.fetched(result)
-                done = succeed(None)
+                done = execute(host.fetched, result)
             else:
                 done = super()._handle_downloader_output(result, request)
 

@@ -87,6 +87,13 @@ class LeaseScheduler(BaseScheduler):
 
     def next_request(self) -> Request | None:
         """A request whose slot has room; None when there is none now."""
+        try:
+            return self._next()
+        except Exception as exc:  # noqa: BLE001 - it ends the crawl
+            self._host.broken(exc)
+            return None
+
+    def _next(self) -> Request | None:
         stepper = self._host.stepper
         if self._kept:
             return self._next_kept()

@@ -91,6 +91,9 @@ class Host(Protocol):
     def failed(self, error: VscrapyError) -> None:
         """No further step is possible."""
 
+    def broken(self, exc: Exception) -> None:
+        """An error of this package's own: no further step is possible, either."""
+
 
 class Stepper:
     """Decides about steps; every method is for the event loop."""
@@ -142,12 +145,15 @@ class Stepper:
         """Something changed: step now, or set the clock."""
         if self._sent or self._over:
             return
-        now = monotonic()
-        due = self._due(now)
-        if due <= now:
-            self._send(now)
-        else:
-            self._set_timer(due - now)
+        try:
+            now = monotonic()
+            due = self._due(now)
+            if due <= now:
+                self._send(now)
+            else:
+                self._set_timer(due - now)
+        except Exception as exc:  # noqa: BLE001 - it ends the crawl
+            self._host.broken(exc)
 
     def woken(self) -> None:
         """Somebody has work for this child, wants some of its, or the crawl's state changed."""
@@ -305,7 +311,10 @@ class Stepper:
     def _answered(self, outcome: Outcome, published: dict[str, bytes]) -> None:
         batch = self._sent.popleft()
         if isinstance(outcome, StepReply):
-            self._accept(batch, outcome, published)
+            try:
+                self._accept(batch, outcome, published)
+            except Exception as exc:  # noqa: BLE001 - it ends the crawl
+                self._host.broken(exc)
         elif isinstance(outcome, LeaseLostError):
             # Nothing was written: the same step again, without what the lost leases brought.
             self._host.lost(batch.without(outcome.lease_ids))
