@@ -12,7 +12,7 @@ import pytest
 
 from tests.runtime.crawling import ChildProcess, Crawl
 from tests.waiting import wait_until
-from vscrapy_magic.runtime.engine import START_AHEAD
+from vscrapy_magic.runtime.start import START_AHEAD
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.keys import crawl_key
 from vscrapy_magic.store.messages import CrawlState

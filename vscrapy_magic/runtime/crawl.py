@@ -208,7 +208,7 @@ class Host:
         if self.stepper.draining:
             self.stepper.returned.append(run)
         elif lease.kind is LeaseKind.START:
-            self._engine.run_start(run)
+            self._engine.leased_start.run(run)
         else:
             self._engine.run_idle(run)
 
@@ -254,7 +254,7 @@ class Host:
 
     def take_all_unsent(self) -> list[Run]:
         runs = self._engine.take_unsent(call=post)
-        start = self._engine.plain_start()
+        start = self._engine.leased_start.plain()
         if start is not None:
             self._throw_away(start)
             runs.append(start)
@@ -282,7 +282,8 @@ class Host:
         if reply.state is CrawlState.STOPPING:
             self._drain()
             if self._leaving:
-                self._engine.cancel_start()  # the crawl, too, is to end: nobody needs the rest
+                # The crawl, too, is to end: nobody needs the rest.
+                self._engine.leased_start.cancel()
         elif reply.state is CrawlState.CLOSING:
             self._drain()
             self._close_knowing_all(reply.close_reason)
@@ -334,7 +335,7 @@ class Host:
             self._tracker.void(run)
         self.stepper.returned += [*returned, *self._engine.take_unsent()]
         if not self._leaving:
-            self._engine.cancel_start()
+            self._engine.leased_start.cancel()
 
     def make_way(self) -> None:
         """Newer code is in force: finish what ends soon, give the rest back, and go. Idempotent."""

@@ -33,17 +33,16 @@ test per touch fails where a version has not. What is not public, and in which v
 """
 
 import inspect
-import logging
 from collections.abc import AsyncIterator, Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
 import scrapy.core.downloader as downloader_module
-from scrapy import Request, Spider
+from scrapy import Request
 from scrapy.core.downloader import Slot
 from scrapy.core.downloader.middleware import DownloaderMiddlewareManager
 from scrapy.core.engine import ExecutionEngine
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
-from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Response
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from scrapy.utils.misc import build_from_crawler
@@ -55,12 +54,11 @@ from vscrapy_magic.runtime.contexts import keep_context
 from vscrapy_magic.runtime.fetching import fetch_requests, is_fetching
 from vscrapy_magic.runtime.inline import Asker, Inline, asker
 from vscrapy_magic.runtime.room import Room
-from vscrapy_magic.runtime.tracker import PART_OUTPUTS, Run, RunState, Tracker, working_for
+from vscrapy_magic.runtime.start import LeasedStart
+from vscrapy_magic.runtime.tracker import Run, RunState, Tracker, working_for
 
 if TYPE_CHECKING:
     from vscrapy_magic.runtime.crawl import LeasedCrawler
-
-logger = logging.getLogger(__name__)
 
 slot_clock: Final[Callable[[], float]] = (
     downloader_module.monotonic
@@ -68,7 +66,6 @@ slot_clock: Final[Callable[[], float]] = (
     else downloader_module.time  # type: ignore[attr-defined]
 )
 asks_spider: Final = hasattr(downloader_module, "_get_concurrency_delay")
-START_AHEAD: Final = 50_000  # queued requests beyond which `start()` is not asked for more
 _HAS_ASYNC_CLOSE: Final = hasattr(ExecutionEngine, "close_spider_async")
 _KEEPS_CONTEXT: Final = hasattr(DownloaderMiddlewareManager, "download_async")
 
@@ -89,9 +86,7 @@ class LeasedEngine(ExecutionEngine):
         self.tracker: Tracker = crawler.tracker
         self.close_asked = False
         self._closing = False
-        self._start_source: AsyncIterator[Any] | None = None
-        self._start_task: Deferred[None] | None = None
-        self._start_run: Run | None = None
+        self.leased_start: Final = LeasedStart(self)
         self.room: Final = Room(self._step_soon)
         self._idle_run: Run | None = None
         self._fetching = is_fetching(crawler.settings)
@@ -189,103 +184,39 @@ class LeasedEngine(ExecutionEngine):
 
     def _start_request_processing(self) -> Any:
         # Nothing is iterated until this child gets the start lease.
-        self._start_source, self._start = self._start, None
-        if self._fetching:
-            self._start_source = fetch_requests(self.crawler.settings)
+        source, self._start = self._start, None
+        self.leased_start.source = None if self._fetching else source
         self.crawler.host.opened()
         return super()._start_request_processing()
 
-    def run_start(self, run: Run) -> None:
-        """Iterate `start()` under its lease."""
-        self.tracker.begin(run)
-        run.pending += 1
-        with working_for(run):
-            task = deferred_from_coro(self._iterate_start(run))
-        self._start_task, self._start_run = task, run
+    async def outputs_of_start(self) -> AsyncIterator[Any]:
+        """What `start()` brings, anew: what Scrapy has begun may be used once."""
+        if self._fetching:
+            return fetch_requests(self.crawler.settings)
+        make: Any = self.scraper.spidermw.process_start
+        named = inspect.signature(make).parameters.get("spider")
+        # Later versions still take one, and warn of it.
+        needs_spider = named is not None and named.default is inspect.Parameter.empty
+        outputs: AsyncIterator[Any] = await (make(self.spider) if needs_spider else make())
+        return outputs
 
-        def ended(result: Any) -> None:
-            self._start_task = self._start = self._start_run = None
-            if isinstance(result, Failure) and not self.crawler.host.stepper.draining:
-                logger.error("start() could not be iterated", exc_info=result.value)
-            self.tracker.request_done(run)
-            self.crawler.host.stepper.poke()
+    def iterate(self, requests: AsyncIterator[Any] | None) -> None:
+        """Take these for what `start()` brings; None for no more."""
+        self._start = requests
 
-        task.addBoth(ended)
-
-    async def _iterate_start(self, run: Run) -> None:
-        source, self._start_source = self._start_source, None
-        if source is None and self._fetching:
-            source = fetch_requests(self.crawler.settings)
-        if source is None:
-            # The lease was here before and got lost; a new run begins from the start.
-            make: Any = self.scraper.spidermw.process_start
-            named = inspect.signature(make).parameters.get("spider")
-            # Later versions still take one, and warn of it.
-            needs_spider = named is not None and named.default is inspect.Parameter.empty
-            source = await (make(self.spider) if needs_spider else make())
-        self._start = self._requests_of_start(source, run)
-        while self._start is not None and self.spider is not None and run.live:
-            await self._process_start_next()
-            if not self.needs_backout():
-                # As Scrapy: let what was just yielded be processed first.
-                slot = self._slot
-                if slot is None:
-                    return
-                slot.nextcall.schedule()
-                await slot.nextcall.wait()
-            while run.live and self._is_ahead(run):
-                await self.room.wait()
-
-    def plain_start(self) -> Run | None:
-        """The lease of a `start()` under way that is Scrapy's own; None when code of it is running.
-
-        Of that one it is known that it may begin anew elsewhere: it takes `start_urls` only.
-        """
-        kind, run = type(self.spider), self._start_run
-        for name in ("start", "start_requests"):
-            if getattr(kind, name, None) is not getattr(Spider, name, None):
-                return None
-        if run is None or run is self.tracker.current():
-            return None
-        return run if run.live else None
-
-    def _is_ahead(self, run: Run) -> bool:
-        """Whether `start()` had better wait, for the next step or for the workers."""
-        queued = self.crawler.host.stepper.queued
-        return len(run.unit.outputs) >= PART_OUTPUTS or queued >= START_AHEAD
-
-    async def _requests_of_start(self, source: AsyncIterator[Any], run: Run) -> AsyncIterator[Any]:
-        """What the engine is to schedule; items go to the pipelines and hold the lease open."""
-        try:
-            async for output in source:
-                if isinstance(output, Request):
-                    yield output
-                    continue
-                self._process_start_item(output, run)
-                while run.pending > self.scraper.concurrent_items:
-                    await self.room.wait()
-        except CloseSpider:
-            raise
-        except Exception as exc:
-            self.crawler.host.failures.start_failed(exc)
-            raise
-
-    def _process_start_item(self, item: Any, run: Run) -> None:
-        scraper: Any = self.scraper
-        process = getattr(scraper, "start_itemproc_async", scraper.start_itemproc)
-        run.pending += 1
-        done = process(item, response=None)
-        if not isinstance(done, Deferred):
-            done = deferred_from_coro(done)
-
-        def ended(result: Any) -> None:
-            if isinstance(result, Failure):
-                logger.error("An item of start() was not processed", exc_info=result.value)
-            self.tracker.request_done(run)
-            self.room.made()
-            self.crawler.host.stepper.poke()
-
-        done.addBoth(ended)
+    async def take_next_of_start(self) -> bool:
+        """Schedule one more request of `start()`; False when there was none to take."""
+        if self._start is None or self.spider is None:
+            return False
+        await self._process_start_next()
+        if not self.needs_backout():
+            # As Scrapy: let what was just yielded be processed first.
+            slot = self._slot
+            if slot is None:
+                return False
+            slot.nextcall.schedule()
+            await slot.nextcall.wait()
+        return True
 
     # The end
 
@@ -354,7 +285,7 @@ class LeasedEngine(ExecutionEngine):
     def shut(self, reason: str) -> "Deferred[None]":
         """Close the spider and stop the engine, in this process and now."""
         self._closing = True
-        self.cancel_start()
+        self.leased_start.cancel()
         return deferred_from_coro(self._shut(reason))
 
     async def _shut(self, reason: str) -> None:
@@ -399,12 +330,6 @@ class LeasedEngine(ExecutionEngine):
             return close(*args).addErrback(failed)
 
         setattr(scraper, name, closing if _HAS_ASYNC_CLOSE else closing_deferred)
-
-    def cancel_start(self) -> None:
-        """Iterate `start()` no further; what it has brought stays."""
-        task = self._start_task
-        if task is not None:
-            task.cancel()
 
     def take_unsent(
         self,
