@@ -12,7 +12,6 @@ import random
 import selectors
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,7 +20,7 @@ import msgspec
 from vscrapy_magic.errors import StoreError
 from vscrapy_magic.failpoints import fail_point
 from vscrapy_magic.store.connection import Store
-from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName
+from vscrapy_magic.store.keys import MemberToken
 from vscrapy_magic.store.messages import ChildOrder, CrawlSpec, WorkerRecord
 from vscrapy_magic.store.pipes import Command, ExitCode, Phase
 from vscrapy_magic.store.presence import Presence
@@ -32,6 +31,7 @@ from vscrapy_magic.worker.desk import Desk
 from vscrapy_magic.worker.measure import Measure
 from vscrapy_magic.worker.output import Output
 from vscrapy_magic.worker.plan import Burial, Plan, Roster, Start, Tenant
+from vscrapy_magic.worker.rests import Rests
 from vscrapy_magic.worker.source import Source
 
 logger = logging.getLogger(__name__)
@@ -45,17 +45,13 @@ TICK_S: Final = 0.1  # while a child is stopping
 FLUSH_S: Final = 0.1  # between two batches of lines
 WAKE_WAIT_S: Final = 10.0  # of one blocking read
 RETRY_S: Final = 1.0  # before a store that is away is asked again
-RESTART_AFTER_S: Final = 0.5  # before a crawl whose child died here gets another one; doubles
-RESTART_MAX_S: Final = 30.0
 EARLY_DEATHS: Final = 3  # of children that end themselves before they work: the crawl has failed
-SETTLED_S: Final = 60.0  # a child that lived for so long starts the doubling anew
+SETTLED_S: Final = 60.0  # after a child that lived for so long the next one is not waited for long
 BURY_WITHIN_S: Final = 5.0  # for the last words of children when the workers leave
 _GO: Final = b"g"
 _WAKE: Final = b"w"
 _DONE: Final = b"d"
 _LEVEL_SETTING: Final = "LOG_LEVEL"
-
-Place = tuple[WorkerName, CrawlId]
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -91,8 +87,7 @@ class Supervisor:
         self._options = options or Options()
         self._source = source
         self._children: dict[MemberToken, Child] = {}
-        self._deaths: Counter[Place] = Counter()
-        self._not_before: dict[Place, float] = {}
+        self._rests = Rests()
         self._scratch = Scratch("work")
         self._selector = selectors.DefaultSelector()
         self._poked, self._poke = os.pipe()
@@ -240,7 +235,6 @@ class Supervisor:
 
     def _roster(self, now: float) -> Roster:
         tenants = tuple(_tenant(child, now) for child in self._children.values())
-        self._not_before = {place: at for place, at in self._not_before.items() if at > now}
         woken, self._woken = self._woken, False
         # A wake-up from now on asks for another look.
         self._look_at = now + BUSY_BEAT_S
@@ -249,7 +243,7 @@ class Supervisor:
             tenants=tenants,
             taking=not self._going and self._source.ready,
             problem=self._source.problem,
-            resting=frozenset(self._not_before),
+            resting=self._rests.places(now),
             woken=woken,
         )
 
@@ -321,7 +315,7 @@ class Supervisor:
             logger.error("Crawl %s: no child can be started: %s", tenant.crawl_id, exc)  # noqa: TRY400
             problem = f"no process can be started here: {exc}"
             output.own(logging.ERROR, problem)
-            self._rest(place, now)
+            self._rests.begin(place, now)
             failed = problem if tenant.is_trial else ""
             self._desk.bury(Burial(tenant, output, now, folder=folder, trial_failed=failed))
             return
@@ -364,10 +358,10 @@ class Supervisor:
             text = f"the child {how}{doing}{strike}"
             child.output.own(logging.WARNING, text)
             if suspects or now - child.started > SETTLED_S:  # a strike leads somewhere
-                self._deaths.pop(place, None)
-            self._rest(place, now)
+                self._rests.forgive(place)
+            self._rests.begin(place, now)
         else:
-            self._deaths.pop(place, None)
+            self._rests.forgive(place)
             child.output.own(logging.INFO, "the child has ended")
         logger.info("Crawl %s: the child %s", child.crawl_id, how or "has ended")
         fatal = unfit = ""
@@ -377,7 +371,11 @@ class Supervisor:
             fatal = child.output.hide(child.fatal.strip().splitlines()[-1])
         elif child.process.code() == ExitCode.UNFIT:
             unfit = child.output.hide(child.fatal)
-        elif child.ended_itself and child.phase in EARLY and self._deaths[place] >= EARLY_DEATHS:
+        elif (
+            child.ended_itself
+            and child.phase in EARLY
+            and self._rests.deaths(place) >= EARLY_DEATHS
+        ):
             fatal = f"its process {how} while loading, {EARLY_DEATHS} times in a row"
         failed = child.output.hide(child.fatal) or (how and f"the child {how}")
         burial = Burial(
@@ -396,12 +394,6 @@ class Supervisor:
         for fd in child.pipes.keys() - child.ended_pipes:
             self._selector.unregister(fd)
         child.close()
-
-    def _rest(self, place: Place, now: float) -> None:
-        """Start no child there for a while, longer each time."""
-        pause = min(RESTART_MAX_S, RESTART_AFTER_S * 2 ** self._deaths[place])
-        self._deaths[place] += 1
-        self._not_before[place] = now + pause
 
     def _end(self) -> None:
         for child in self._children.values():
