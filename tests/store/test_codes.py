@@ -13,6 +13,7 @@ from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.frontier import Frontier
 from vscrapy_magic.store.keys import MemberToken, WorkerName, crawl_key
 from vscrapy_magic.store.messages import Bundle, CloseLimits, Code, CrawlState
+from vscrapy_magic.store.placement import BUNDLE_TTL_MS, bundle_key
 
 BUNDLE = Bundle(files={}, entry="")
 CODE = Code(bundle="b2", spider="s")
@@ -168,3 +169,15 @@ def test_crawl_that_ends_takes_none(store: Store, crawl: Frontier) -> None:
         Codes(store).can(crawl.crawl_id, version, worker(one), trial(one))
     with pytest.raises(StateError, match="its code stays as it is"):
         Codes(store).offer(crawl.crawl_id, CODE, BUNDLE)
+
+
+def test_all_source_of_a_crawl_can_be_kept_for_longer(store: Store, crawl: Frontier) -> None:
+    begun(crawl, "w1")
+    version, codes, crawls = offered(store, crawl), Codes(store), Crawls(store)
+    spec = crawls.view(crawl.crawl_id).spec
+    keys = bundle_key(spec.bundle), bundle_key(codes.get(spec, version).bundle)
+    for key in keys:
+        store.client.set(key, b"source", px=5000)
+    codes.keep_sources([spec])
+    for key in keys:
+        assert store.client.pttl(key) > BUNDLE_TTL_MS - 60_000

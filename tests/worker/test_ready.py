@@ -12,8 +12,11 @@ from tests.waiting import wait_until
 from tests.worker.crew import PAGES, Ordered, Workers, workers
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.keys import CrawlId, MemberToken, WorkerName, global_key
-from vscrapy_magic.store.messages import ChildOrder, CrawlState
+from vscrapy_magic.store.messages import ChildOrder, CrawlState, WorkerRecord
+from vscrapy_magic.store.placement import BUNDLE_TTL_MS, bundle_key
 from vscrapy_magic.store.presence import Liveness
+from vscrapy_magic.worker import desk as desk_module
+from vscrapy_magic.worker.plan import Roster
 from vscrapy_magic.worker.spares import Spares
 from vscrapy_magic.worker.zygote import Zygotes, new_source
 
@@ -80,6 +83,27 @@ def test_a_late_worker_takes_part_as_soon_as_it_is_known(store: Store) -> None:
             wait_until(lambda: {item["pid"] for item in crawl.items()} - first, 10, "its page")
             assert time.monotonic() - known_s < JOINS_WITHIN_S, crawl.log()
             crawl.crawls.kill(crawl.crawl_id)
+
+
+def test_a_worker_keeps_the_source_of_its_crawls(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "SETTINGS_S", 0.1)
+    desk = desk_module.Desk(store, lambda: None)
+    crawl = Ordered(store, PAGES)
+    key = bundle_key(crawl.view().spec.bundle)
+    store.client.pexpire(key, 5000)
+
+    def is_kept() -> bool:
+        record = WorkerRecord(name=WorkerName("w"), host="h", pid=1, slots=0)
+        desk.look(Roster(records=(record,), tenants=(), taking=False))
+        wait_until(lambda: desk.plan() is not None, 5, "a plan")
+        return store.client.pttl(key) > BUNDLE_TTL_MS - 60_000
+
+    try:
+        wait_until(is_kept, 10, "its source is kept")
+    finally:
+        desk.close([WorkerName("w")])
 
 
 def test_a_zygote_that_cannot_import_is_told_once_and_tried_again(store: Store, gate: Path) -> None:

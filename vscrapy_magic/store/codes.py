@@ -10,6 +10,7 @@ the old one. When all of them can, one call puts it into force, and from then on
 the old code; when one cannot, or does not say so in time, nothing has changed.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -59,7 +60,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Codes:
-    """Code of crawls of one Redis; thread-safe, every call is one round trip."""
+    """Code of crawls of one Redis; thread-safe, every call is one round trip or two."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -119,6 +120,21 @@ class Codes:
                 f"crawl {spec.crawl_id}: code version {version} is not on {self._store.address}"
             )
         return decode(data, Code)
+
+    def keep_sources(self, specs: Iterable[CrawlSpec]) -> None:
+        """Keep all source of these crawls for longer: a worker may join after days. Idempotent."""
+        specs = list(specs)
+        with self._store.errors_wrapped():
+            pipe = self._store.client.pipeline(transaction=False)
+            for spec in specs:
+                pipe.hvals(crawl_key(spec.crawl_id, "codes"))
+            found = pipe.execute()
+            digests = {spec.bundle for spec in specs}
+            digests |= {decode(data, Code).bundle for codes in found for data in codes}
+            pipe = self._store.client.pipeline(transaction=False)
+            for digest in digests:
+                pipe.pexpire(bundle_key(digest), BUNDLE_TTL_MS)
+            pipe.execute()
 
     def _answer(
         self,

@@ -21,7 +21,9 @@ from vscrapy_magic.store.scripts import load_script
 from vscrapy_magic.store.shared import Defaults, Shared
 from vscrapy_magic.store.views import CrawlView, Views
 
-BUNDLE_TTL_MS: Final = 2 * 24 * 3600 * 1000  # of source after its last use; twice the retention
+BUNDLE_TTL_MS: Final = (
+    2 * 24 * 3600 * 1000
+)  # of source since somebody had it in use; twice the retention
 CREATE_WITHIN_S: Final = 15.0  # tries of an order whose answer did not come
 _RETRY_S: Final = 0.5  # between two of them
 SHOWN_TO: Final = 16  # workers are woken for a new crawl; it calls others when it wants more

@@ -10,7 +10,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 BATCHES_AT_ONCE: Final = 10  # stream entries in one round trip
 BURIAL_KEPT_S: Final = 60.0  # for a store that is away: later the leases have gone back anyway
 SETTINGS_S: Final = 10.0  # between two looks for settings of our workers, when nobody wakes us
+SOURCES_S: Final = 3600.0  # between two renewals of the source of crawls; it is kept for two days
 JUDGE_AFTER_MS: Final = 500  # since anybody judged a crawl in which we have no child
 _END_S: Final = 6.0  # longer than one answer of the store may take
 
@@ -72,6 +73,7 @@ class Desk:
         self._is_carrying = False
         self._control = Control(store)
         self._settings_at = 0.0
+        self._sources_at = time.monotonic() + SETTINGS_S  # not while the first child is awaited
         self._away_since: float | None = None
         self._answered = time.monotonic()
         self.looking = False
@@ -161,6 +163,7 @@ class Desk:
         roster = msgspec.structs.replace(roster, records=records)
         beat = self._presence.beat_worker(*roster.records)
         wanted = self._wanted(beat)
+        self._keep_sources(wanted)
         held: dict[CrawlId, list[Tenant]] = {}
         for tenant in roster.tenants:
             held.setdefault(tenant.crawl_id, []).append(tenant)
@@ -217,6 +220,13 @@ class Desk:
             else:
                 wanted[crawl_id] = Wanted(crawl, spec)
         return wanted
+
+    def _keep_sources(self, wanted: Mapping[CrawlId, Wanted]) -> None:
+        """A crawl may go on for longer than its source is kept, and a worker join it then."""
+        now = time.monotonic()
+        if wanted and now >= self._sources_at:
+            self._sources_at = now + SOURCES_S
+            self._codes.keep_sources(each.spec for each in wanted.values())
 
     def _renew(self, crawl: LiveCrawl, tenants: list[Tenant]) -> bool:
         """Keep our children members, and judge the others; whether settings changed.
