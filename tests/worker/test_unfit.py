@@ -72,6 +72,23 @@ def test_a_worker_without_the_package_leaves_the_crawl_to_one_that_has_it(
     assert errors == [("bare", line)]
 
 
+def test_what_fails_on_one_worker_only_leaves_the_crawl_to_the_others(store: Store) -> None:
+    fails_there = 'if os.environ.get("BROKEN"):\n    raise OSError("no disk here")\n'
+    with Workers(store.url, "--name", "well"):
+        wait_until(lambda: len(workers(store)) == 1, 30, "a worker")
+        crawl = Ordered(store, fails_there + PAGES, args={"count": "300", "delay": "0.02"})
+        wait_until(lambda: crawl.view().totals.pages, 30, "pages")
+        with Workers(store.url, "--name", "ill", BROKEN="1") as ill:
+            wait_until(lambda: "no disk here" in crawl.log(), 30, "its child")
+            wait_until(lambda: not crawl.view().over and ill.ready(), 30, "a crawl that goes on")
+            view = crawl.wait(60)
+    assert view.state is CrawlState.FINISHED, crawl.log()
+    assert crawl.numbers() == dict.fromkeys(range(300), 1)
+    said = "goes on without this worker: it cannot run on worker ill: OSError: no disk here"
+    assert said in crawl.log()
+    assert len([line for line in crawl.lines() if line.text.startswith("a child starts")]) == 2
+
+
 def test_what_a_spider_itself_lacks_is_no_matter_of_the_worker(store: Store) -> None:
     with Workers(store.url, "--name", "bare"):
         crawl = Ordered(store, "from spider import nothing\n" + PAGES, args=COUNT)

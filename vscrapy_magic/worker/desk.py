@@ -315,9 +315,13 @@ class Desk:
         if buried:
             text = "a request is given up: the process died of it three times"
             burial.output.own(logging.ERROR, text)
+        not_here = burial.unfit
+        if burial.fatal and self._runs_elsewhere(crawl_id):
+            not_here = f"it cannot run on worker {burial.tenant.worker}: {burial.fatal}"
+            burial.output.own(logging.WARNING, f"the crawl goes on without this worker: {not_here}")
         self._send(burial.output)
-        if burial.unfit:
-            self._refuse(burial)
+        if not_here:
+            self._refuse(burial, not_here)
         elif burial.fatal:
             self._crawls.finish_failed(crawl_id, burial.fatal)
         elif self._crawls.view(crawl_id, named=False).state in FINAL_STATES:
@@ -338,11 +342,16 @@ class Desk:
                 tenant.crawl_id, tenant.code_version, tenant.worker, burial.trial_failed
             )
 
-    def _refuse(self, burial: Burial) -> None:
+    def _runs_elsewhere(self, crawl_id: CrawlId) -> bool:
+        """Whether another child has come further: then what failed is a matter of this machine."""
+        view = self._crawls.view(crawl_id, named=False)
+        return bool(view.members or view.totals.pages)
+
+    def _refuse(self, burial: Burial, why: str) -> None:
         """Leave a crawl to workers that can run it; when there is none it has failed."""
         self._placing.refuse(burial.tenant)
         crawl_id, worker = burial.tenant.crawl_id, burial.tenant.worker
-        refused = self._crawls.refuse(crawl_id, worker, burial.unfit)
+        refused = self._crawls.refuse(crawl_id, worker, why)
         view = self._crawls.view(crawl_id)
         others = {
             each.record.name
@@ -351,7 +360,7 @@ class Desk:
         }
         if not view.members and others <= refused:
             more = f" (none of the {len(refused)} workers can run it)" if len(refused) > 1 else ""
-            self._crawls.finish_failed(crawl_id, f"{burial.unfit}{more}")
+            self._crawls.finish_failed(crawl_id, f"{why}{more}")
 
     def _has_dropped(self, burial: Burial, exc: StoreError) -> None:
         logger.warning(
