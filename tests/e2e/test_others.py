@@ -1,4 +1,7 @@
-"""Spiders that nobody here wrote: from cells and from files as with `scrapy runspider`."""
+"""Spiders that nobody here wrote: from cells and from files as with `scrapy runspider`.
+
+Always on four workers from cells, and a part of them from files; with `-m matrix` on two, and all.
+"""
 
 import hashlib
 import json
@@ -6,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +42,13 @@ __all__ = ["documents"]
 pytestmark = pytest.mark.timeout(1200)  # the first test runs all crawls
 AT_ONCE = 2  # processes of one kind
 ALL_S = 600.0
-WORKERS = 4
+WORKERS, FEWER = 4, 2
+FILES_STEP = 6  # every so many of the documents' examples are run from a file always
 NAMES = (*(example.name for example in ALL), *TEMPLATES)
 CELLS = (*(example.name for example in ALL if example.in_cells), *TEMPLATES)
 FILES = (*(example.name for example in ALL if example.as_file), *TEMPLATES)
 
+QUICK_FILES = (*FILES[: -len(TEMPLATES) : FILES_STEP], *TEMPLATES)
 
 # Those that one worker runs, and why.
 SHARING = {
@@ -76,11 +81,10 @@ class Ran(msgspec.Struct):
 
 
 class Runs(msgspec.Struct):
-    """All spiders: in plain Scrapy, from cells on two workers and on all of them, from files."""
+    """All spiders in plain Scrapy and from cells; those that were to be run from files."""
 
     plain: dict[str, Ran]
     cells: dict[str, Ran]
-    more: dict[str, Ran]
     files: dict[str, Ran]
 
 
@@ -199,7 +203,14 @@ def write_modules(documents: Documents, folder: Path) -> None:
     (project / "utils" / "xml.py").write_text(XML)
 
 
-def run_all(server: EmbeddedServer, folder: Path, documents: Documents) -> Runs:
+def run_all(
+    server: EmbeddedServer,
+    folder: Path,
+    documents: Documents,
+    *,
+    workers: int,
+    names: Sequence[str],
+) -> Runs:
     terminal = Terminal(folder / "home", server.url)
     write_modules(documents, folder)
     with DemoSite() as demo, pages() as example:
@@ -210,42 +221,68 @@ def run_all(server: EmbeddedServer, folder: Path, documents: Documents) -> Runs:
         plain = in_plain_scrapy(terminal, folder, spiders)
         with Store.connect(server.url) as store, serve(store, WORKERS):
             celled = [made for made in spiders if made.in_cells]
-            cells = {n: from_cells(store, folder, celled, n) for n in (2, WORKERS)}
-            shipped = [made for made in spiders if made.name in FILES]
+            cells = from_cells(store, folder, celled, workers)
+            shipped = [made for made in spiders if made.name in names]
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 files = list(pool.map(lambda made: from_file(terminal, folder, made), shipped))
-    return Runs(
-        plain, *cells.values(), {made.name: ran for made, ran in zip(shipped, files, strict=True)}
-    )
+    return Runs(plain, cells, {made.name: ran for made, ran in zip(shipped, files, strict=True)})
+
+
+def once(factory: pytest.TempPathFactory, name: str, run: Callable[[Path], Runs]) -> Runs:
+    """What became of each spider; run once per session, whichever process comes first."""
+    shared = session_folder(factory)
+    kept = shared / f"others-{name}.json"
+    with locked(shared / f"others-{name}.lock"):
+        if not kept.exists():
+            kept.write_bytes(msgspec.json.encode(run(factory.mktemp("others"))))
+    return msgspec.json.decode(kept.read_bytes(), type=Runs)
 
 
 @pytest.fixture(scope="module")
 def ran(
     server: EmbeddedServer, documents: Documents, tmp_path_factory: pytest.TempPathFactory
 ) -> Runs:
-    """What became of each spider; run once per session, whichever process comes first."""
-    shared = session_folder(tmp_path_factory)
-    kept = shared / "others-results.json"
-    with locked(shared / "others-results.lock"):
-        if not kept.exists():
-            made = run_all(server, tmp_path_factory.mktemp("others"), documents)
-            kept.write_bytes(msgspec.json.encode(made))
-    return msgspec.json.decode(kept.read_bytes(), type=Runs)
+    def run(folder: Path) -> Runs:
+        return run_all(server, folder, documents, workers=WORKERS, names=QUICK_FILES)
+
+    return once(tmp_path_factory, "quick", run)
+
+
+@pytest.fixture(scope="module")
+def ran_more(
+    server: EmbeddedServer, documents: Documents, tmp_path_factory: pytest.TempPathFactory
+) -> Runs:
+    def run(folder: Path) -> Runs:
+        return run_all(server, folder, documents, workers=FEWER, names=FILES)
+
+    return once(tmp_path_factory, "all", run)
+
+
+def check(mine: Ran, plain: Ran) -> None:
+    assert Counter(mine.items) == Counter(plain.items)
+    assert mine.stats == plain.stats
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_from_cells_as_in_plain_scrapy(ran: Runs, name: str) -> None:
-    plain = ran.plain[name]
-    for mine in (ran.cells[name], ran.more[name]):
-        assert Counter(mine.items) == Counter(plain.items)
-        assert mine.stats == plain.stats
+    check(ran.cells[name], ran.plain[name])
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", QUICK_FILES)
 def test_from_a_file_as_in_plain_scrapy(ran: Runs, name: str) -> None:
-    mine, plain = ran.files[name], ran.plain[name]
-    assert Counter(mine.items) == Counter(plain.items)
-    assert mine.stats == plain.stats
+    check(ran.files[name], ran.plain[name])
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", CELLS)
+def test_from_cells_on_fewer_workers_as_in_plain_scrapy(ran_more: Runs, name: str) -> None:
+    check(ran_more.cells[name], ran_more.plain[name])
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", FILES)
+def test_each_from_a_file_as_in_plain_scrapy(ran_more: Runs, name: str) -> None:
+    check(ran_more.files[name], ran_more.plain[name])
 
 
 def test_only_those_that_share_state_are_kept_on_one_worker(ran: Runs) -> None:

@@ -39,7 +39,7 @@ def crew(store: Store) -> Iterator[Workers]:
         yield workers
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.matrix), "2"])
 @pytest.mark.parametrize("spider", ["books", "shop_crawl", "account"])
 def test_same_items_as_local(
     site: DemoSite, terminal: Terminal, crew: Workers, tmp_path: Path, spider: str, workers: str

@@ -1,4 +1,7 @@
-"""Scrapy's own test spiders against its own mock server give on workers what they give alone."""
+"""Scrapy's own test spiders against its own mock server give on workers what they give alone.
+
+Always on two workers, and with `-m matrix` on one.
+"""
 
 import ast
 import json
@@ -28,7 +31,7 @@ __all__ = ["documents"]
 
 pytestmark = pytest.mark.timeout(1200)  # the first test runs all crawls
 ALL_S = 600.0
-WORKERS = (1, 2)
+MANY, ONE = 2, 1  # workers
 _LINE = re.compile(r"^\S+ \S+ \[([^\]]+)\] [A-Z]+: (.*)$", re.MULTILINE)
 
 
@@ -43,7 +46,7 @@ class Ran(msgspec.Struct):
 
 class Runs(msgspec.Struct):
     plain: dict[str, Ran]
-    ours: dict[str, dict[str, Ran]]
+    ours: dict[str, Ran]
 
 
 @contextmanager
@@ -106,15 +109,11 @@ def in_plain_scrapy(folder: Path, server: str) -> dict[str, Ran]:
     return found
 
 
-def on_workers(terminal: Terminal, folder: Path, server: str) -> dict[str, dict[str, Ran]]:
+def on_workers(terminal: Terminal, folder: Path, server: str, workers: int) -> dict[str, Ran]:
     def filled(values: dict[str, str]) -> dict[str, str]:
         return {name: value.replace(HERE, server) for name, value in values.items()}
 
-    orders = [
-        (module_of(case), filled(case.args), case.settings, workers)
-        for workers in WORKERS
-        for case in CASES
-    ]
+    orders = [(module_of(case), filled(case.args), case.settings, workers) for case in CASES]
     ended = subprocess.run(
         [sys.executable, str(REPOSITORY / "tests" / "others" / "own.py")],
         input=json.dumps(orders),
@@ -125,15 +124,13 @@ def on_workers(terminal: Terminal, folder: Path, server: str) -> dict[str, dict[
         check=True,
         timeout=ALL_S,
     )
-    found: dict[str, dict[str, Ran]] = {}
-    keys = [(str(workers), case.name) for workers in WORKERS for case in CASES]
-    for (workers, name), each in zip(keys, json.loads(ended.stdout), strict=True):
-        ran = Ran(sorted(each["items"]), matter(each["stats"]), each["lines"], each["why"])
-        found.setdefault(workers, {})[name] = ran
-    return found
+    return {
+        case.name: Ran(sorted(each["items"]), matter(each["stats"]), each["lines"], each["why"])
+        for case, each in zip(CASES, json.loads(ended.stdout), strict=True)
+    }
 
 
-def run_all(server: EmbeddedServer, folder: Path, documents: Documents) -> Runs:
+def run_all(server: EmbeddedServer, folder: Path, documents: Documents, workers: int) -> Runs:
     (source,) = documents.folder.glob("*/tests")
     shutil.copytree(source, folder / "tests")
     keys = [sys.executable, "-c", "from tests.keys import generate_keys as make; make()"]
@@ -143,36 +140,38 @@ def run_all(server: EmbeddedServer, folder: Path, documents: Documents) -> Runs:
         for case in CASES:
             (folder / f"{module_of(case)}.py").write_text(case.source(address))
         plain = in_plain_scrapy(folder, address)
-        with Store.connect(server.url) as store, serve(store, max(WORKERS)):
-            return Runs(plain, on_workers(terminal, folder, address))
+        with Store.connect(server.url) as store, serve(store, workers):
+            return Runs(plain, on_workers(terminal, folder, address, workers))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[MANY, pytest.param(ONE, marks=pytest.mark.matrix)])
 def ran(
-    server: EmbeddedServer, documents: Documents, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    server: EmbeddedServer,
+    documents: Documents,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Runs:
     """What became of each; run once per session, whichever process comes first."""
     shared = session_folder(tmp_path_factory)
-    kept = shared / "scrapys-results.json"
-    with locked(shared / "scrapys-results.lock"):
+    kept = shared / f"scrapys-{request.param}.json"
+    with locked(shared / f"scrapys-{request.param}.lock"):
         if not kept.exists():
-            made = run_all(server, tmp_path_factory.mktemp("scrapys"), documents)
+            folder = tmp_path_factory.mktemp("scrapys")
+            made = run_all(server, folder, documents, request.param)
             kept.write_bytes(msgspec.json.encode(made))
     return msgspec.json.decode(kept.read_bytes(), type=Runs)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_as_in_plain_scrapy(ran: Runs, case: Case) -> None:
-    plain = ran.plain[case.name]
-    for workers, found in ran.ours.items():
-        mine = found[case.name]
-        assert mine.stats["finish_reason"] == plain.stats["finish_reason"], (workers, mine.why)
-        if case.ends_only:
-            assert bool(mine.items) == bool(plain.items), workers
-            continue
-        assert Counter(mine.items) == Counter(plain.items), workers
-        assert mine.stats == plain.stats, workers
-        assert told_lines(mine) == told_lines(plain), workers
+    plain, mine = ran.plain[case.name], ran.ours[case.name]
+    assert mine.stats["finish_reason"] == plain.stats["finish_reason"], mine.why
+    if case.ends_only:
+        assert bool(mine.items) == bool(plain.items)
+        return
+    assert Counter(mine.items) == Counter(plain.items)
+    assert mine.stats == plain.stats
+    assert told_lines(mine) == told_lines(plain)
 
 
 def told_lines(ran: Ran) -> list[str]:

@@ -17,7 +17,7 @@ COUNTED = (
 PAGES = "150"
 
 
-@pytest.mark.parametrize("children", [1, 2])
+@pytest.mark.parametrize("children", [pytest.param(1, marks=pytest.mark.matrix), 2])
 @pytest.mark.parametrize("name", ["books", "account", "shop_crawl"])
 def test_spider_gives_the_items_and_counts_of_a_local_run(
     store: Store, tmp_path: Path, name: str, children: int

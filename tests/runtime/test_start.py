@@ -21,6 +21,7 @@ from vscrapy_magic.store.views import CrawlView
 HEAD = """
 import asyncio, json, os, random
 import scrapy
+from vscrapy_magic.runtime import start as start_module
 def page(n, **fields):
     return scrapy.Request(f"data:text/plain,{n}", meta={"download_slot": "pages"}, **fields)
 class SlowSite:
@@ -74,6 +75,7 @@ FAILING = """
 ENDLESS = """
     custom_settings = {"DOWNLOADER_MIDDLEWARES": {"spider.SlowSite": 1}}
     async def start(self):
+        start_module.START_AHEAD = int(self.ahead)
         n = 0
         while True:
             yield page(n)
@@ -211,13 +213,16 @@ def watch(crawl: Crawl, child: ChildProcess, until: Callable[[CrawlView], bool])
     raise AssertionError("not within 600 s")
 
 
-def test_an_endless_start_waits_for_the_workers_in_bounded_memory(store: Store) -> None:
+@pytest.mark.parametrize(
+    "ahead", [8_000, pytest.param(START_AHEAD, marks=[pytest.mark.load, pytest.mark.timeout(300)])]
+)
+def test_an_endless_start_waits_for_the_workers_in_bounded_memory(store: Store, ahead: int) -> None:
     before: Any = store.client.info("memory")
-    with run(store, ENDLESS) as crawl:
+    with run(store, ENDLESS, ahead=str(ahead)) as crawl:
         child = crawl.add_child()
         wait_until(lambda: crawl.view().totals.pages, 30, "pages")
         at_first = psutil.Process(child.process.pid).memory_info().rss
-        before_full = watch(crawl, child, lambda view: view.totals.queued >= START_AHEAD)
+        before_full = watch(crawl, child, lambda view: view.totals.queued >= ahead)
         pages = crawl.view().totals.pages
         when_full = watch(crawl, child, lambda view: view.totals.pages >= pages + 300)
         crawl.crawls.stop(crawl.spec.crawl_id)
@@ -225,7 +230,7 @@ def test_an_endless_start_waits_for_the_workers_in_bounded_memory(store: Store) 
         most = {name: max(size, when_full[name]) for name, size in before_full.items()}
         print(json.dumps(most), at_first)
         # Pages are taken out of it meanwhile: it is filled up, and not beyond.
-        assert START_AHEAD - 3000 <= when_full["queued"] <= most["queued"] < START_AHEAD + 3000
+        assert ahead - 3000 <= when_full["queued"] <= most["queued"] < ahead + 3000
         assert most["rss"] - at_first < 60 * MB
         assert most["redis"] - before["used_memory"] < 20 * MB
 
