@@ -31,7 +31,7 @@ __all__ = ["documents"]
 
 pytestmark = pytest.mark.timeout(1200)  # the first test runs all crawls
 ALL_S = 600.0
-MANY, ONE = 2, 1  # workers
+WORKERS = (pytest.param(1, marks=pytest.mark.matrix), 2)
 _LINE = re.compile(r"^\S+ \S+ \[([^\]]+)\] [A-Z]+: (.*)$", re.MULTILINE)
 
 
@@ -144,7 +144,7 @@ def run_all(server: EmbeddedServer, folder: Path, documents: Documents, workers:
             return Runs(plain, on_workers(terminal, folder, address, workers))
 
 
-@pytest.fixture(scope="module", params=[MANY, pytest.param(ONE, marks=pytest.mark.matrix)])
+@pytest.fixture(scope="module", params=WORKERS)
 def ran(
     request: pytest.FixtureRequest,
     server: EmbeddedServer,

@@ -100,7 +100,8 @@ CASES = (
     *_simple("AsyncDefDeferredMaybeWrappedSpider", "AsyncDefAsyncioGenSpider"),
     *_simple("AsyncDefAsyncioGenLoopSpider"),
     *(
-        Case(f"SimpleSpider {name}", SPIDERS, "SimpleSpider", _url(path))
+        # The server leaves some of them open; nobody is to wait three minutes for that.
+        Case(f"SimpleSpider {name}", SPIDERS, "SimpleSpider", _url(path), {"DOWNLOAD_TIMEOUT": "3"})
         for name, path in (
             ("503", "/status?n=503"),
             ("drop", "/drop?abort=0"),
