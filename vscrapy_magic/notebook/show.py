@@ -116,11 +116,12 @@ def items(crawl: Crawl, last: int) -> Table:
     shown = crawl.items[max(0, count - last) :]
     names = list(dict.fromkeys(name for item in shown for name in _fields(item)))
     is_patched = crawl.view.code_version > FIRST_CODE
+    code = "code" if "code" not in names else "code version"
     first = count - len(shown)
     rows = [
         {
             "#": first + place,
-            **({"code version": crawl.items.code_version(first + place)} if is_patched else {}),
+            **({code: crawl.items.code_version(first + place)} if is_patched else {}),
             **{name: _value(_fields(item).get(name, "")) for name in names},
         }
         for place, item in enumerate(shown)
