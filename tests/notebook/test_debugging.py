@@ -93,6 +93,9 @@ def test_a_failed_call_fails_again_here_at_the_same_line_with_the_debugger_there
     said = capsys.readouterr().out
     place = f"Cell In[2], line {LINE_OF_CENTS}, in Shop.cents_of"
     assert f"here as on w-1, at {place}" in said
+    assert f"Cell In[2]({LINE_OF_CENTS})cents_of()" in said
+    assert "return round(self.factor * float(text))" in said
+    assert "vs-replay" not in said
     assert "('free', 100)" in said
     assert "('free', 0)" in said
     assert len(typist.prompts) == 4
@@ -127,6 +130,7 @@ def test_a_call_is_entered_at_its_first_line(
     run(shell, f"%vdebug {number_of(shell, kind)} --enter")
     said = capsys.readouterr().out
     assert shown in said
+    assert "vs-replay" not in said
     assert len(typist.prompts) == 4
     assert sys.gettrace() is None
 

@@ -214,3 +214,31 @@ def test_requests_of_a_callback_that_was_gone_for_a_while_are_put_back(session: 
     assert set(items.values()) == {1}
     lost = {int(each.record.url.partition(",")[2]) for each in crawl.failures}
     assert {(n, "more") for n in lost} <= set(items)
+
+
+SECRET = """
+class S(scrapy.Spider):
+    name = "s"
+    async def start(self):
+        yield scrapy.Request("data:text/plain,1", headers={"Authorization": "Bearer abcdef"})
+    def parse(self, response):
+        if not os.path.exists(%r):
+            raise ValueError("page 1")
+        yield {"sent": response.request.headers.get("Authorization", b"").decode()}
+"""
+
+
+@pytest.mark.parametrize(("kept", "sent"), [(False, ""), (True, "Bearer abcdef")])
+def test_secret_header_that_is_left_out_is_named_with_what_keeps_it(
+    session: Session, tmp_path: Path, kept: bool, sent: str
+) -> None:
+    mended = tmp_path / "mended"
+    crawl = begin(session, SECRET % str(mended), VSCRAPY_FAILURE_SECRETS=kept)
+    ended(crawl)
+    mended.touch()
+    done = crawl.retry()
+    ended(crawl)
+    assert list(crawl.items) == [{"sent": sent}]
+    warnings = [note for note in done.notes if note.startswith("WARNING: 1 of them")]
+    assert len(warnings) == (not kept)
+    assert all("Authorization" in note and "VSCRAPY_FAILURE_SECRETS" in note for note in warnings)

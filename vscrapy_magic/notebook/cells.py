@@ -6,14 +6,13 @@ from 1: so the source is kept as it was typed, and compiled at its true lines.
 """
 
 import ast
-import asyncio
 import inspect
-import threading
 from typing import Any, Final
 
 from IPython.core.interactiveshell import InteractiveShell
 
 from vscrapy_magic.sender.cells import Cell
+from vscrapy_magic.store.coroutines import run_in_thread
 
 RUN_HERE: Final = frozenset({"%%time", "%%timeit", "%%capture", "%%prun"})  # bodies run as cells do
 CELLS_MAX: Final = 2000  # kept of one kernel; older ones go
@@ -91,7 +90,8 @@ class CellLog:
         code = compile(padded, name, "exec", flags=flags, dont_inherit=True)
         self.add(cell)
         if code.co_flags & inspect.CO_COROUTINE:
-            _run_in_thread(eval(code, shell.user_ns))  # noqa: S307 - the user's own cell
+            # The kernel's own loop is busy running this cell.
+            run_in_thread(eval(code, shell.user_ns), "vscrapy-cell")  # noqa: S307 - the user's own cell
         else:
             exec(code, shell.user_ns)  # noqa: S102 - the user's own cell
         return cell
@@ -114,20 +114,3 @@ def _split(raw: str) -> tuple[str, str, int]:
 def _label(number: int) -> str:
     """How tracebacks name a cell."""
     return f"Cell In[{number}]"
-
-
-def _run_in_thread(coroutine: Any) -> None:
-    """Run what awaits at the top of a cell; the kernel's own loop is busy running this cell."""
-    problem: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(coroutine)
-        except BaseException as exc:  # noqa: BLE001 - raised again where the cell runs
-            problem.append(exc)
-
-    thread = threading.Thread(target=run, name="vscrapy-cell", daemon=True)
-    thread.start()
-    thread.join()
-    if problem:
-        raise problem[0]

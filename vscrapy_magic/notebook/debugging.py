@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final
 
@@ -126,7 +127,17 @@ def _say(text: str) -> None:
     print(text)  # noqa: T201 - the user waits for it
 
 
-class _AtOwnFrame:
+class _OfGuest:
+    """Makes a debugger name cells and shipped files as tracebacks do; so it finds their lines."""
+
+    def canonic(self, filename: str) -> str:
+        if not Path(filename).is_absolute():
+            return filename
+        found: str = super().canonic(filename)  # type: ignore[misc]
+        return found
+
+
+class _AtOwnFrame(_OfGuest):
     """Makes a debugger start at the innermost frame of the user's code, and not in a library."""
 
     def get_stack(self, frame: FrameType | None, trace: TracebackType | None) -> Any:
@@ -165,7 +176,7 @@ def _enter(shell: InteractiveShell, code: Any, run: Callable[[], None], *, in_th
         _entered_in_thread(code, run)
         return
     base: Any = shell.debugger_cls
-    with _stopping_at(code, base()):
+    with _stopping_at(code, type("Debugger", (_OfGuest, base), {})()):
         _run_quietly(run)
 
 
@@ -200,6 +211,10 @@ def _stopping_at(
         settrace(None)
 
 
+class _Pdb(_OfGuest, pdb.Pdb):
+    """That of Python itself."""
+
+
 class _Prompt:
     """The keyboard and the screen of a debugger in another thread."""
 
@@ -222,7 +237,7 @@ def _entered_in_thread(code: Any, run: Callable[[], None]) -> None:
     """The same for a call in a loop: its debugger lives there, and this thread is its terminal."""
     prompt = _Prompt()
     ends: Any = prompt
-    debugger = pdb.Pdb(stdin=ends, stdout=ends, nosigint=True)
+    debugger = _Pdb(stdin=ends, stdout=ends, nosigint=True)
     debugger.use_rawinput = False
 
     def work() -> None:

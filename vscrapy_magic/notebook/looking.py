@@ -9,13 +9,12 @@ import signal
 from typing import Any, Final
 
 from vscrapy_magic.errors import ConfigError
-from vscrapy_magic.notebook.kernel import Kernel, find_spider, spiders_in
+from vscrapy_magic.notebook.kernel import Kernel, spiders_in
+from vscrapy_magic.notebook.patching import edited_order
 from vscrapy_magic.sender.advice import advice
-from vscrapy_magic.sender.classes import class_order
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.fetching import fetch, plain_order
 from vscrapy_magic.sender.interrupts import Interrupts
-from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order
 
 _TICK_S: Final = 0.05
@@ -69,13 +68,12 @@ def fetch_page(
 
 
 def _order(kernel: Kernel, spider: str) -> Order:
-    namespace = kernel.shell.user_ns
-    name = spider or (kernel.last.spider if kernel.last is not None else "")
-    if not name or (not spider and name not in spiders_in(namespace)):
+    last = kernel.last
+    name = spider or (last.spider if last is not None else "")
+    if not name or (not spider and name not in spiders_in(kernel.shell.user_ns)):
         return plain_order()
-    kind = find_spider(name, namespace, namespace)
-    args = kernel.last.view.spec.args if kernel.last and kernel.last.spider == name else {}
-    return class_order(CrawlOptions(args=args), kind, kernel.cells.cells, namespace)
+    is_last = last is not None and last.spider == name
+    return edited_order(kernel, last if is_last else None, name)
 
 
 def _by(crawl: Crawl) -> str:

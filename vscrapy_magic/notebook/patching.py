@@ -37,16 +37,18 @@ def patch_crawl(kernel: Kernel, words: Sequence[str]) -> tuple[Crawl, Patched]:
     return crawl, crawl.patch(edited_order(kernel, crawl, name))
 
 
-def edited_order(kernel: Kernel, crawl: Crawl, name: str = "") -> Order:
+def edited_order(kernel: Kernel, crawl: Crawl | None, name: str = "") -> Order:
     """What `%vcrawl` would ship now for a crawl that was ordered before.
 
     Args:
+        crawl: whose arguments are used; None for none.
         name: of another spider than the crawl's own.
 
     Raises:
         ConfigError: no cell defines the spider.
         CannotShipError: something that it uses exists in this process only.
     """
-    spec, namespace = crawl.view.spec, kernel.shell.user_ns
-    kind = find_spider(name or spec.spider, namespace, namespace)
-    return class_order(CrawlOptions(args=spec.args), kind, kernel.cells.cells, namespace)
+    namespace = kernel.shell.user_ns
+    spider, args = (crawl.spider, crawl.view.spec.args) if crawl is not None else ("", {})
+    kind = find_spider(name or spider, namespace, namespace)
+    return class_order(CrawlOptions(args=args), kind, kernel.cells.cells, namespace)

@@ -109,7 +109,8 @@ class Replayed:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
+        style = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
+        return f'<pre style="{style}">{html.escape(repr(self))}</pre>'
 
 
 def _sentence(counts: dict[str, int]) -> str:

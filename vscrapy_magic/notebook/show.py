@@ -26,6 +26,8 @@ from vscrapy_magic.store.views import CrawlView
 _BODY_CHARS: Final = 2000  # of a response, shown with its failure
 _WIDTH: Final = 100  # of explanations
 _MB: Final = 1024 * 1024
+# JupyterLab would break lines in the middle of a word.
+_PRE_STYLE: Final = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
 
 
 def workers(views: Sequence[WorkerView]) -> Table:
@@ -97,7 +99,7 @@ class Lines:
         return "\n".join(map(format_line, self._lines)) or "no such lines"
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
+        return f'<pre style="{_PRE_STYLE}">{html.escape(repr(self))}</pre>'
 
 
 class Summary:
@@ -116,11 +118,12 @@ def items(crawl: Crawl, last: int) -> Table:
     shown = crawl.items[max(0, count - last) :]
     names = list(dict.fromkeys(name for item in shown for name in _fields(item)))
     is_patched = crawl.view.code_version > FIRST_CODE
+    code = "code" if "code" not in names else "code version"
     first = count - len(shown)
     rows = [
         {
             "#": first + place,
-            **({"code version": crawl.items.code_version(first + place)} if is_patched else {}),
+            **({code: crawl.items.code_version(first + place)} if is_patched else {}),
             **{name: _value(_fields(item).get(name, "")) for name in names},
         }
         for place, item in enumerate(shown)
@@ -211,7 +214,7 @@ class FailureText:
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
+        return f'<pre style="{_PRE_STYLE}">{html.escape(repr(self))}</pre>'
 
 
 def _explained(number: int, record: FailureRecord) -> list[str]:

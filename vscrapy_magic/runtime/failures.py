@@ -44,7 +44,7 @@ from vscrapy_magic.runtime.frames import own_frame
 from vscrapy_magic.runtime.inline import Asker
 from vscrapy_magic.runtime.tracker import Output, OutputKind, Tracker, run_in, working_for
 from vscrapy_magic.store.failures import BODY_BYTES_MAX, FailureKind, FailureRecord
-from vscrapy_magic.store.secrets import Hider
+from vscrapy_magic.store.secrets import SECRETS_SETTING, Hider
 
 if TYPE_CHECKING:
     from vscrapy_magic.runtime.crawl import LeasedCrawler, Seat
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BODY_SETTING: Final = "VSCRAPY_FAILURE_BODY_BYTES"  # of a response in a failure; 0 for none
-SECRETS_SETTING: Final = "VSCRAPY_FAILURE_SECRETS"  # whether requests in failures keep cookies etc.
 FULL_CAPTURES: Final = 5  # of one group and child; later ones have no response, locals and log
 RECORDS_MAX: Final = 10_000  # of one group and child; later ones are only counted
 GROUPS_MAX: Final = 2_000  # groups told apart by one child; of others there are short records

@@ -5,7 +5,7 @@ Runs in the event loop of a child. The spider is loaded with its settings and mi
 """
 
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from scrapy import Request
@@ -14,11 +14,9 @@ from scrapy.settings import BaseSettings
 
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
+from vscrapy_magic.store.fetching import COOKIES_SETTING, FETCH_SETTING
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.messages import CookieChange
-
-FETCH_SETTING: Final = "VSCRAPY_FETCH"  # the address; set by `%vfetch` alone
-COOKIES_SETTING: Final = "VSCRAPY_FETCH_COOKIES"  # id of a running crawl
 
 
 async def fetch_requests(settings: BaseSettings) -> AsyncIterator[Any]:

@@ -5,9 +5,7 @@ with the settings and arguments of the crawl, so what it had gathered in its att
 engine runs: responses that the call awaited itself are those that it got on its worker.
 """
 
-import asyncio
 import inspect
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import CodeType
@@ -27,6 +25,7 @@ from vscrapy_magic.runtime.captured import response_of
 from vscrapy_magic.runtime.codec import SpiderCodec
 from vscrapy_magic.runtime.frames import own_entries, place_in, type_name
 from vscrapy_magic.runtime.guest import Guest
+from vscrapy_magic.store.coroutines import run_in_thread
 from vscrapy_magic.store.failures import CapturedResponse, Cause, FailureKind, FailureRecord
 from vscrapy_magic.store.values import CannotCrossError, Codec, resolve_path
 
@@ -310,7 +309,7 @@ def _take(made: Any, outputs: list[Any]) -> None:
         if isinstance(made, Failure):
             made.raiseException()
     if isinstance(made, Awaitable | AsyncIterable):
-        _in_a_loop(_take_async(made, outputs))
+        run_in_thread(_take_async(made, outputs), "vscrapy-replay")
     elif made is None or isinstance(made, Request | str | bytes) or is_item(made):
         outputs += [] if made is None else [made]
     elif isinstance(made, Iterable):
@@ -342,20 +341,3 @@ async def _iterated(made: Any) -> AsyncIterator[Any]:
     _take(await made if isinstance(made, Awaitable) else made, outputs)
     for output in outputs:
         yield output
-
-
-def _in_a_loop(coroutine: Any) -> None:
-    """Run it in a loop of its own; that of this thread may be busy running us."""
-    problem: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(coroutine)
-        except BaseException as exc:  # noqa: BLE001 - raised again where it was called
-            problem.append(exc)
-
-    thread = threading.Thread(target=run, name="vscrapy-replay", daemon=True)
-    thread.start()
-    thread.join()
-    if problem:
-        raise problem[0]

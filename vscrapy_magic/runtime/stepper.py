@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 SLOW_TICK_S: Final = 5.0  # a parked child looks by itself; a lost wake-up costs no more
 STAND_STILL_S: Final = 2.0  # for an answer; a store that is away is not waited for
+FAILURE_S: Final = 0.1  # between two steps while a failure waits: somebody may be looking for it
 REST_S: Final = 0.2  # after giving leases back a child that has work asks for none
 _IDLE_AGAIN_S: Final = 1.05  # the frontier grants the idle lease again after a second
 _ENDING: Final = frozenset({CrawlState.STOPPING, CrawlState.CLOSING})
@@ -218,6 +219,8 @@ class Stepper:
         due = self._look_at if self._look_at else now + SLOW_TICK_S
         if outputs:
             due = min(due, self._sent_at + self.pace.interval_s)
+        if any(run.has_failed for run in tracker.done):
+            due = min(due, max(spaced, self._sent_at + FAILURE_S))
         brought = any(run.unit.requests for run in tracker.done) or tracker.loose.requests
         low = self.is_low()
         if brought and (low or self._hungry):

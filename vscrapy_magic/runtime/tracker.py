@@ -172,6 +172,11 @@ class Run:
         """Whether outputs still go to this lease."""
         return self.state in {RunState.BUFFERED, RunState.RUNNING, RunState.DONE}
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a failure is among what it brought."""
+        return bool(self._failed)
+
     def key(self, output: Output) -> bytes:
         """The content key of one of its outputs.
 

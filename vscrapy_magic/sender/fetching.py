@@ -15,12 +15,10 @@ from vscrapy_magic.sender.bundle import Shipped
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.sender.session import Session
+from vscrapy_magic.store.fetching import COOKIES_SETTING, FETCH_SETTING
 from vscrapy_magic.store.messages import Bundle, encode
 from vscrapy_magic.store.presence import Liveness, Presence
 
-# As `runtime.fetching` reads them.
-FETCH_SETTING: Final = "VSCRAPY_FETCH"
-COOKIES_SETTING: Final = "VSCRAPY_FETCH_COOKIES"
 _SPIDER: Final = "fetch"
 _SOURCE: Final = b"""import scrapy
 

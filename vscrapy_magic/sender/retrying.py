@@ -14,6 +14,7 @@ from vscrapy_magic.sender.spool import Spool, failures_in
 from vscrapy_magic.store.failures import FailureKind, FailureRecord
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.retries import FailedRequest, PutBack, failure_number, unmasked
+from vscrapy_magic.store.secrets import SECRETS_SETTING
 
 ALL: Final = "all"
 _HIDDEN: Final = b"****"  # a value that `Hider.data` has taken out
@@ -79,6 +80,7 @@ class Choice:
         self._spool = spool
         self._numbers: dict[bytes, list[int]] = {}  # of failures, by request as it is sent
         self._without = self._masked = self._hidden = self._cut = 0
+        self._lost: dict[str, None] = {}  # names of what is left out of requests, in order
         self._again = 0  # put back before
         self.requests: list[FailedRequest] = []
         self._choose(_wanted(spool, number))
@@ -112,6 +114,7 @@ class Choice:
                 self._cut += record.delivered_more
         sent, lost = unmasked(payload)
         self._masked += bool(lost)
+        self._lost |= dict.fromkeys(lost)
         self._numbers.setdefault(sent, self._numbers[payload])
         return FailedRequest(failure_number(output.commit_no, place), sent, delivered)
 
@@ -136,9 +139,11 @@ class Choice:
                 "failures do not keep"
             )
         if self._masked:
+            lost = ", ".join(self._lost)
             yield (
-                f"{self._masked} of them had secret headers or cookies, which failures do not "
-                "keep: they are sent without"
+                f"WARNING: {self._masked} of them are sent without {lost}: failures keep no "
+                "secrets, and only a middleware (cookies, http_user) sets them again; to keep them "
+                f"crawl with -s {SECRETS_SETTING}=True"
             )
         if self._cut:
             yield f"{self._cut} of them had brought very much: some of that may come twice"

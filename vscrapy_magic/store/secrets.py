@@ -13,6 +13,7 @@ import msgspec
 
 from vscrapy_magic.store.values import Tag
 
+SECRETS_SETTING: Final = "VSCRAPY_FAILURE_SECRETS"  # whether requests in failures keep cookies etc.
 MASK: Final = "***"
 SECRET_CHARS_MIN: Final = 4  # shorter values are part of too much else
 _COOKIE_CHARS_MIN: Final = 6  # the same for one cookie: many are short words or numbers
