@@ -19,7 +19,7 @@ from vscrapy_magic.sender.collecting import Collecting, described
 from vscrapy_magic.sender.feeds import Feeds, export
 from vscrapy_magic.sender.follow import Follower, Listener, sender_line
 from vscrapy_magic.sender.interrupts import Interrupts
-from vscrapy_magic.sender.items import FailureList, Items
+from vscrapy_magic.sender.items import FailureList, Items, Pages
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.sender.patching import Patched, patch, spider_order
 from vscrapy_magic.sender.retrying import Choice, Retried
@@ -67,6 +67,7 @@ class Crawl:
     Attributes:
         items: as dictionaries; a sequence that grows while the crawl runs.
         failures: what went wrong, with traceback, request and response; it grows likewise.
+        pages: recorded ones (`record=True`, `--record`), with request and response; it grows too.
         files: `worker/path` -> path here, of files that the spider wrote into its working folder.
     """
 
@@ -94,6 +95,7 @@ class Crawl:
         self.spider: Final[str] = view.spec.spider
         self.items: Final = Items(spool)
         self.failures: Final = FailureList(spool)
+        self.pages: Final = Pages(spool)
         self.files: Final = spool.files
         if store is None or collecting is None:
             self._over.set()

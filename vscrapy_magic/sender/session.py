@@ -130,6 +130,7 @@ class Session:
         workers: int | None = None,
         keep_open: bool = False,
         detach: bool = False,
+        record: bool = False,
     ) -> Crawl:
         """Start a crawl with a spider class of a notebook, a script or a module; returns at once.
 
@@ -144,6 +145,7 @@ class Session:
             keep_open: wait for `push` when there is nothing left to do.
             detach: the crawl goes on when this session ends; then who attaches to it, as this user
                 on this machine, writes its feeds on.
+            record: keep all pages here, see `Crawl.pages`.
 
         Raises:
             ConfigError: it cannot be ordered so.
@@ -156,7 +158,7 @@ class Session:
         if workers is not None and workers < 1:
             raise ConfigError(f"workers={workers}: at least one is needed")
         texts = {name: str(value) for name, value in (args or {}).items()}
-        options = CrawlOptions(args=texts, workers=workers, keep_open=keep_open)
+        options = CrawlOptions(args=texts, workers=workers, keep_open=keep_open, record=record)
         order = class_order(options, spider, *class_source(spider), settings or {})
         for note in order.notes:
             logger.warning("%s", note)

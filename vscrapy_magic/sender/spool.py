@@ -1,15 +1,15 @@
-"""Owns the folder where a sender keeps what its crawls brought: items, failures, log lines.
+"""Owns the folder where a sender keeps what its crawls brought: items, failures, pages, log lines.
 
 Runs in the sender's process. The thread that follows a crawl appends; any thread reads. One
 process collects a crawl (a lock on its folder); others of the same user may read along. An output
 is on disk before it is acknowledged, so that the server may forget it; entries carry their commit
 numbers, so that a sender that comes back goes on where it, or the one before it, was.
 
-A folder holds `outputs` and `logs` (frames of msgpack), `crawl` (the crawl's spec), `place` (the
-name of the folder among all that ever collected the crawl), `code-1` (the source that was shipped;
-a patch adds another), `retried` (failures whose requests were put back) and, when the crawl is
-over, `files` (what its spider wrote) and `end`. Only source that is kept here was shipped by this
-user.
+A folder holds `outputs` and `logs` (frames of msgpack), `pages` (of a recorded crawl, the same),
+`crawl` (the crawl's spec), `place` (the name of the folder among all that ever collected the
+crawl), `code-1` (the source that was shipped; a patch adds another), `retried` (failures whose
+requests were put back) and, when the crawl is over, `files` (what its spider wrote) and `end`.
+Only source that is kept here was shipped by this user.
 """
 
 import contextlib
@@ -34,6 +34,7 @@ from vscrapy_magic.config import private_dir
 from vscrapy_magic.errors import VscrapyError
 from vscrapy_magic.sender.files import CrawlFiles
 from vscrapy_magic.sender.frames import LineFiles, replace_file
+from vscrapy_magic.sender.pages import PageLog
 from vscrapy_magic.store.failures import FailureGroup, FailureRecord, buried, read_failures
 from vscrapy_magic.store.frames import Frames
 from vscrapy_magic.store.keys import CrawlId
@@ -141,6 +142,7 @@ class Spool:
         last: the newest entry.
         left_out: failures of which nothing but their number is kept.
         files: what the spider wrote on its workers.
+        pages: recorded pages; `refresh` them first.
     """
 
     def __init__(self, root: Path, crawl_id: CrawlId, spec: CrawlSpec | None = None) -> None:
@@ -164,6 +166,7 @@ class Spool:
         self.collects = self._try_lock()
         self.place: Final = _place_of(self.folder)
         self.files: Final = CrawlFiles(self.folder)
+        self.pages: Final = PageLog(self.folder)
         self._frames = Frames(self.folder / "outputs", writable=self.collects)
         self._lines = LineFiles(self.folder)
         self.last: Witness | None = None
@@ -253,7 +256,8 @@ class Spool:
             last = self.last.commit_no if self.last else -1
             new = [output for output in outputs if output.commit_no > last]
             try:
-                self._frames.append(map(msgspec.msgpack.encode, new))
+                self.pages.keep(new)
+                self._frames.append(msgspec.msgpack.encode(_without_records(o)) for o in new)
             except OSError as exc:  # a quota, or a disk that fails; what was written is not counted
                 raise SpoolFullError(
                     f"{self.folder} cannot be written ({exc.strerror}): items wait on the server "
@@ -268,6 +272,7 @@ class Spool:
 
         Only for the process that appends.
         """
+        self.pages.cut(commit_no)
         if self.last is None or self.last.commit_no <= commit_no:
             return False
         with self._change:
@@ -411,6 +416,10 @@ def _place_of(folder: Path) -> str:
             os.link(new, path)
         new.unlink()
     return path.read_text(encoding="ascii")
+
+
+def _without_records(output: Output) -> Output:
+    return msgspec.structs.replace(output, records=b"") if output.records else output
 
 
 def failures_in(output: Output) -> list[FailureRecord]:

@@ -1,0 +1,110 @@
+"""Recorded pages: each once, whole, at the sender, also when it was killed or the bound is reached."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from scrapy import Spider
+
+from tests.sender.spiders import Recorded
+from tests.sender.test_spool import CRAWL, SPEC, output
+from tests.worker.crew import Workers
+from vscrapy_magic.sender import spool as spool_module
+from vscrapy_magic.sender.account import recorded
+from vscrapy_magic.sender.items import Items
+from vscrapy_magic.sender.session import Session, attach
+from vscrapy_magic.sender.spool import Spool
+from vscrapy_magic.store.failures import CapturedResponse
+from vscrapy_magic.store.outputs import Output
+from vscrapy_magic.store.pages import PageRecord
+
+
+def pages(*urls: str) -> list[PageRecord]:
+    return [PageRecord(url, "GET", "parse", CapturedResponse(url, 200, "x")) for url in urls]
+
+
+def with_pages(entry: Output, *urls: str) -> Output:
+    records = msgspec.msgpack.encode(pages(*urls))
+    return msgspec.structs.replace(entry, record_count=len(urls), records=records)
+
+
+def urls(spool: Spool) -> list[str]:
+    spool.pages.refresh()
+    return [spool.pages[place].url for place in range(len(spool.pages))]
+
+
+def test_pages_are_kept_beside_the_outputs_and_found_again(tmp_path: Path) -> None:
+    with Spool(tmp_path, CRAWL, SPEC) as spool:
+        spool.keep([with_pages(output(1, ["a"]), "u1", "u2"), output(2, ["b"])])
+        spool.keep([with_pages(output(3), "u3")])
+        assert urls(spool) == ["u1", "u2", "u3"]
+        assert spool.output(0).records == b""
+    with Spool(tmp_path, CRAWL) as again:
+        assert urls(again) == ["u1", "u2", "u3"]
+        assert list(Items(again)) == ["a", "b"]
+        with pytest.raises(IndexError, match="no page 3"):
+            again.pages[3]
+
+
+def test_a_process_killed_between_pages_and_outputs_leaves_each_page_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [with_pages(output(1), "u1"), with_pages(output(2, ["a"]), "u2")]
+
+    def die(_: object) -> Output:
+        raise KeyboardInterrupt
+
+    with Spool(tmp_path, CRAWL, SPEC) as spool, monkeypatch.context() as patched:
+        patched.setattr(spool_module, "_without_records", die)
+        with pytest.raises(KeyboardInterrupt):
+            spool.keep(entries)
+    with Spool(tmp_path, CRAWL) as again:
+        assert again.last is None
+        again.keep([*entries, with_pages(output(4), "u4")])
+        assert urls(again) == ["u1", "u2", "u4"]
+        assert again.cut(2)
+        assert urls(again) == ["u1", "u2"]
+
+
+def crawl(session: Session, kind: type[Spider] = Recorded, **fields: Any) -> Any:
+    made = session.crawl(kind, record=True, **fields)
+    made.wait(60)
+    return made
+
+
+def test_every_page_that_reached_a_callback_is_at_the_sender_once(
+    session: Session, crew: Workers
+) -> None:
+    made = crawl(session)
+    session.close()
+    found = attach(made.id)  # from the disk alone
+    told = sorted((page.url.partition(",")[2], page.callback) for page in found.pages)
+    plain = [(str(n), "parse") for n in range(20)]
+    assert told == sorted([*plain, ("more", "parse_more"), ("fails", "parse_more")])
+    more = next(page for page in found.pages if page.url.endswith("more"))
+    assert more.response.text == "more"
+    assert more.request.cb_kwargs == {"tags": ["a"]}, "as it was before the call"
+    assert [each.body for each in more.record.inline] == [b"inline"]
+    assert more.record.request.count(b"***") == 1
+    assert b"secret" not in more.record.request
+    assert recorded(found.view).startswith("22 pages recorded: ")
+    assert {page.worker for page in found.pages} <= {"w-1", "w-2"}
+
+
+def test_when_no_page_fits_all_are_counted_and_the_crawl_is_as_ever(
+    session: Session, crew: Workers
+) -> None:
+    made = crawl(session, settings={"VSCRAPY_RECORD_BYTES": 1})
+    assert (len(made.pages), len(made.items)) == (0, 22)
+    assert recorded(made.view).startswith(
+        "0 pages recorded, 22 more not kept (VSCRAPY_RECORD_BYTES is 1)"
+    )
+
+
+def test_a_crawl_that_is_not_recorded_has_no_pages(session: Session, crew: Workers) -> None:
+    made = session.crawl(Recorded)
+    made.wait(60)
+    assert len(made.pages) == 0
+    assert recorded(made.view) == ""
+    assert not list((Path(spool_module.spool_root()) / made.id).glob("pages"))
