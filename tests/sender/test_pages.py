@@ -1,4 +1,4 @@
-"""Recorded pages: each once, whole, at the sender, also when it was killed or the bound is reached."""
+"""Recorded pages: each once, whole, at the sender; also when it is killed, or they are too many."""
 
 from pathlib import Path
 from typing import Any

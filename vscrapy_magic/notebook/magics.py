@@ -283,9 +283,14 @@ class VscrapyMagics(Magics):
     @line_magic
     @_tidy
     def vreplay(self, line: str) -> Any:
-        """%vreplay [N|all]: failed calls with the spider as it is now."""
+        """%vreplay [N|pN|all]: failed calls, and recorded pages, with the spider as it is now."""
         parse = _parser("%vreplay", "all")
-        parse.add_argument("which", nargs="?", default="all", help="a number of %%verrors, or all")
+        parse.add_argument(
+            "which",
+            nargs="?",
+            default="all",
+            help="a number of %%verrors, p and one of a recorded page, or all",
+        )
         parse.add_argument("--crawl", default="", metavar="ID", help="another than the last")
         options = _parsed(parse, line)
         if options is None:

@@ -1,61 +1,173 @@
-"""Owns `%vreplay`: failed calls with the source as it is now, and what that changes.
+"""Owns `%vreplay`: calls of a crawl with the source as it is now, and what that changes.
 
-Runs in the kernel's main thread.
+Runs in the kernel's main thread. Calls are those that failed, and in a crawl that was recorded
+(`--record`) those of all pages, which are named `p1`, `p2`, ...
 """
 
 import html
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.notebook.debugging import chosen, trusted_source
 from vscrapy_magic.notebook.kernel import Kernel
 from vscrapy_magic.notebook.patching import edited_order
+from vscrapy_magic.notebook.progress import count
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.patching import with_data
-from vscrapy_magic.store.failures import FailureRecord
+from vscrapy_magic.store.failures import FailureKind, FailureRecord
 from vscrapy_magic.store.messages import Bundle
+from vscrapy_magic.store.pages import BODY_SETTING, PageRecord
 
 if TYPE_CHECKING:
-    from vscrapy_magic.runtime.comparison import Compared
+    from vscrapy_magic.runtime.comparison import Compared, Ran
 
-CALLS_MAX: Final = 1000  # run by one magic
+CALLS_MAX: Final = 1000  # that failed, run by one magic
+PAGES_MAX: Final = 10_000  # recorded, the same: what they bring is in memory
 _ROWS: Final = 50
 _DIFFERENCES: Final = 10  # lines shown of one call
+_DIFFERENCES_OF_MANY: Final = 3  # lines shown of one of many
+_NAMED: Final = 5  # calls that came out alike
+_LINE_CHARS: Final = 200
+_PAGE: Final = re.compile(r"p([1-9]\d*)")
 
 
 def replay(kernel: Kernel, crawl: Crawl, which: str = "all") -> "Replayed":
-    """Run failed calls with the spider as it is now, beside the source that was shipped.
+    """Run calls with the spider as it is now, beside the source that was shipped.
 
     Args:
-        which: number of a failure, or `all`: of each place those that kept their response.
+        which: number of a failure, or of a page (`p12`); `all`: all pages that were recorded, and
+            failures that kept what they failed on.
 
     Raises:
-        ConfigError: there is no such failure, or this notebook has no such spider.
+        ConfigError: there is no such failure or page, or this notebook has no such spider.
     """
-    numbered = _chosen(crawl, which)
-    versions = {record.code_version for record in numbered.values()}
+    begun = time.monotonic()
+    calls = _chosen(crawl, which)
+    versions = {record.code_version for record in calls.values()}
     shipped = {version: trusted_source(crawl, version) for version in sorted(versions)}
     edited = edited_source(kernel, crawl, shipped[max(versions)])
     from vscrapy_magic.runtime.comparison import compare
 
-    return Replayed(numbered, compare(numbered, shipped, edited, crawl.view.spec))
+    compared, unsteady = compare(calls, shipped, edited, crawl.view.spec)
+    return Replayed(compared, unsteady, left_out=calls.left_out, seconds=time.monotonic() - begun)
 
 
-def _chosen(crawl: Crawl, which: str) -> dict[int, FailureRecord]:
+class Calls(Mapping[str, FailureRecord]):
+    """Calls by label, each read from disk when it is asked for.
+
+    Attributes:
+        left_out: how many more there are.
+    """
+
+    def __init__(self) -> None:
+        self._readers: dict[str, Callable[[], FailureRecord]] = {}
+        self.left_out = 0
+
+    def add(self, label: str, read: Callable[[], FailureRecord]) -> None:
+        """One more, at the end."""
+        self._readers[label] = read
+
+    def __getitem__(self, label: str) -> FailureRecord:
+        return self._readers[label]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+def _chosen(crawl: Crawl, which: str) -> Calls:
+    calls = Calls()
+    if page := _PAGE.fullmatch(which):
+        _add_page(calls, crawl, int(page[1]))
+        return calls
     if which != "all":
         if not which.isdecimal():
-            raise ConfigError(f"{which!r} is no number of a failure: %vreplay 3, or %vreplay all")
+            raise ConfigError(
+                f"{which!r} is no number of a failure: %vreplay 3, or %vreplay all; pages of a "
+                "recorded crawl are %vreplay p3"
+            )
         number, record = chosen(crawl, int(which))
-        return {number: record}
-    chosen(crawl, 0)  # there is one
-    found: dict[int, FailureRecord] = {}
-    for number, failure in enumerate(crawl.failures, start=1):
-        if len(found) < CALLS_MAX and (failure.record.response is not None or failure.item):
-            found[number] = failure.record
-    if not found:
+        calls.add(str(number), lambda: record)
+        return calls
+    if not len(crawl.pages):
+        _check_any(crawl)
+    _add_all(calls, crawl)
+    if not calls:
         raise ConfigError(f"no failure of crawl {crawl.id} has kept what it failed on")
-    return found
+    return calls
+
+
+def _check_any(crawl: Crawl) -> None:
+    """See that there is something to run.
+
+    Raises:
+        ConfigError: there is not; says how there will be.
+    """
+    if len(crawl.failures):
+        return
+    if crawl.view.spec.record_bytes:
+        raise ConfigError(f"crawl {crawl.id} has no failures, and no page of it has been recorded")
+    raise ConfigError(
+        f"crawl {crawl.id} has no failures, and its pages were not recorded: "
+        f"`%%vcrawl {crawl.spider} --record` keeps all of them for %vreplay"
+    )
+
+
+def _add_page(calls: Calls, crawl: Crawl, number: int) -> None:
+    pages = crawl.pages
+    if number > len(pages):
+        hint = "" if crawl.view.spec.record_bytes else "; --record records all"
+        raise ConfigError(
+            f"no page p{number}: crawl {crawl.id} has {count(len(pages), 'recorded page')}{hint}"
+        )
+    calls.add(f"p{number}", lambda: pages[number - 1].record.call)
+
+
+def _add_all(calls: Calls, crawl: Crawl) -> None:
+    """Recorded pages, and failures that kept what they failed on and are not of such a page."""
+    failed = {
+        _call(failure.record): failure.record
+        for failure in crawl.failures
+        if failure.kind == FailureKind.CALLBACK
+    }
+    pages, paged = crawl.pages, set()
+
+    def read(place: int) -> FailureRecord:
+        record = pages[place].record.call
+        known = failed.get(_call(record))
+        if known is None:
+            return record
+        return msgspec.structs.replace(record, type=known.type, place=known.place)
+
+    for number, page in enumerate(islice(pages, PAGES_MAX), start=1):
+        paged.add(_call(page.record))
+        calls.add(f"p{number}", partial(read, number - 1))
+    calls.left_out = max(0, len(pages) - PAGES_MAX)
+    added = 0
+    for number, failure in enumerate(crawl.failures, start=1):
+        record = failure.record
+        is_paged = record.kind == FailureKind.CALLBACK and _call(record) in paged
+        is_kept = record.response is not None or record.item
+        if added < CALLS_MAX and is_kept and not is_paged:
+            added += 1
+            calls.add(str(number), partial(_same, record))
+
+
+def _same(record: FailureRecord) -> FailureRecord:
+    return record
+
+
+def _call(record: FailureRecord | PageRecord) -> tuple[str, str, str]:
+    return record.method, record.url, record.callback
 
 
 def edited_source(kernel: Kernel, crawl: Crawl, shipped: Bundle) -> Bundle:
@@ -69,70 +181,142 @@ def edited_source(kernel: Kernel, crawl: Crawl, shipped: Bundle) -> Bundle:
 
 
 class Replayed:
-    """What came of it: a row for each call, and for one call what it brings now."""
+    """What came of it: a row for calls that came out alike, and for one call what it brings now.
 
-    def __init__(self, records: dict[int, FailureRecord], compared: "dict[int, Compared]") -> None:
-        self.records: Final = records
+    Attributes:
+        compared: by label: number of a failure, `p` and number of a page.
+        unsteady: fields of items that differ from run to run.
+        left_out: recorded pages that were not run.
+    """
+
+    def __init__(
+        self,
+        compared: "Mapping[str, Compared]",
+        unsteady: Sequence[str] = (),
+        *,
+        left_out: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
         self.compared: Final = compared
+        self.unsteady: Final = tuple(unsteady)
+        self.left_out: Final = left_out
+        self.seconds: Final = seconds
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many calls came out how."""
-        found: dict[str, int] = {}
+        """How many calls came out how; what changed comes first."""
+        from vscrapy_magic.runtime.comparison import Verdict
+
+        found = dict.fromkeys(map(str, Verdict), 0)
         for each in self.compared.values():
-            found[str(each.verdict)] = found.get(str(each.verdict), 0) + 1
-        return found
+            found[str(each.verdict)] += 1
+        return {verdict: count for verdict, count in found.items() if count}
+
+    def groups(self) -> "list[dict[str, Compared]]":
+        """Calls that came out alike, what changed first; pages that did not change are no group."""
+        from vscrapy_magic.runtime.comparison import Verdict
+
+        found: dict[tuple[object, ...], dict[str, Compared]] = {}
+        for label, each in self.compared.items():
+            if each.verdict is not Verdict.UNCHANGED or len(self.compared) == 1:
+                found.setdefault(_likeness(each), {})[label] = each
+        order = list(Verdict)
+        ranked = sorted(found.items(), key=lambda pair: order.index(_first(pair[1]).verdict))
+        return [group for _, group in ranked]
 
     def rows(self) -> list[dict[str, str]]:
         """As text, the first ones."""
         rows = []
-        for number, each in list(self.compared.items())[:_ROWS]:
-            record = self.records[number]
+        for group in self.groups()[:_ROWS]:
+            first = _first(group)
+            was = first.was or _brought(first.shipped)
             rows.append(
-                {
-                    "#": str(number),
-                    "was": f"{record.type} at {record.place or record.kind}",
-                    "now": _outcome(each),
-                    "url": record.url,
-                }
+                {"#": _labels(list(group)), "was": was, "now": _outcome(first), "url": first.url}
             )
         return rows
 
     def __repr__(self) -> str:
-        lines = [_sentence(self.counts)]
-        for row in self.rows():
+        lines = [self._sentence()]
+        groups = self.groups()
+        most = _DIFFERENCES if len(self.compared) == 1 else _DIFFERENCES_OF_MANY
+        for row, group in zip(self.rows(), groups, strict=False):
             lines.append(f"{row['#']:>4}  {row['now']}  (was {row['was']})  {row['url']}")
-            if len(self.compared) == 1:
-                lines += _differences(next(iter(self.compared.values())))
-        if len(self.compared) > _ROWS:
-            lines.append(f"  ... {len(self.compared) - _ROWS} more")
-        return "\n".join(lines)
+            first = _first(group)
+            if len(self.compared) == 1 or (not first.was and not first.edited.error):
+                lines += _differences(first, most)
+        if len(groups) > _ROWS:
+            lines.append(f"  ... {len(groups) - _ROWS} more")
+        return "\n".join([*lines, *self._notes()])
+
+    def _sentence(self) -> str:
+        said = ", ".join(f"{count:,} {verdict}" for verdict, count in self.counts.items())
+        pages = sum(label.startswith("p") for label in self.compared)
+        if not pages:
+            return said
+        more = len(self.compared) - pages
+        failures = f" and {count(more, 'failure')}" if more else ""
+        return f"{count(pages, 'page')}{failures} in {self.seconds:.1f} s: {said}"
+
+    def _notes(self) -> Iterator[str]:
+        if self.left_out:
+            yield f"  {self.left_out:,} more recorded pages were not run"
+        if self.unsteady:
+            names = ", ".join(self.unsteady)
+            yield f"  not compared, because they differ from run to run: {names}"
+        cut = sum(not each.is_whole for label, each in self.compared.items() if label[0] == "p")
+        if cut:
+            yield f"  {cut:,} pages were run on the beginning of their body ({BODY_SETTING})"
+        if any(label.startswith("p") for label in self.compared) and len(self.compared) > 1:
+            yield "  `%vreplay p3` shows what page 3 brings now"
 
     def _repr_html_(self) -> str:
         return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
 
 
-def _sentence(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+def _first(group: "Mapping[str, Compared]") -> "Compared":
+    return next(iter(group.values()))
+
+
+def _likeness(each: "Compared") -> tuple[object, ...]:
+    """What calls have in common that came out alike."""
+    now = each.edited
+    how = (now.kind, now.place) if now.error else (_brought(now), _brought(each.shipped))
+    return each.verdict, each.was, each.reproduced, how, now.not_run
+
+
+def _labels(labels: Sequence[str]) -> str:
+    more = len(labels) - _NAMED
+    return ", ".join(labels[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _brought(ran: "Ran") -> str:
+    if ran.error or ran.not_run:
+        return f"{ran.kind} at {ran.place}" if ran.error else "not run"
+    return f"{count(len(ran.items), 'item')}, {count(len(ran.requests), 'request')}"
 
 
 def _outcome(each: "Compared") -> str:
     now = each.edited
     if now.not_run:
         return f"not run: {now.not_run}"
-    brings = f"{len(now.items)} items, {len(now.requests)} requests"
     if now.error:
         return f"{each.verdict}: {now.error} at {now.place}"
-    unsure = "" if each.reproduced else "; but the shipped source does not fail here either"
-    return f"{each.verdict}: now yields {brings}{unsure}"
+    unsure = (
+        ""
+        if each.reproduced or not each.was
+        else "; but the shipped source does not fail here either"
+    )
+    yields = "" if str(each.verdict).endswith("things") else "now yields "
+    return f"{each.verdict}: {yields}{_brought(now)}{unsure}"
 
 
-def _differences(each: "Compared") -> list[str]:
+def _differences(each: "Compared", most: int) -> list[str]:
     """What the source as it is now brings, against what was shipped."""
-    return [*_marked("+", each.gained), *_marked("-", each.lost)]
+    return [*_marked("+", each.gained, most), *_marked("-", each.lost, most)]
 
 
-def _marked(mark: str, outputs: Sequence[str]) -> list[str]:
-    lines = [f"      {mark} {output}" for output in outputs[:_DIFFERENCES]]
+def _marked(mark: str, outputs: Sequence[str], most: int) -> list[str]:
+    width = _LINE_CHARS if most < _DIFFERENCES else None
+    lines = [f"      {mark} {output[:width]}" for output in outputs[:most]]
     more = len(outputs) - len(lines)
     return [*lines, f"      {mark} ... {more} more"] if more else lines
