@@ -8,16 +8,22 @@ import pytest
 from scrapy import Spider
 
 from tests.sender.spiders import Recorded
+from tests.sender.test_crawl import Ear
 from tests.sender.test_spool import CRAWL, SPEC, output
+from tests.store.driver import Child, order
+from tests.waiting import wait_until
 from tests.worker.crew import Workers
 from vscrapy_magic.sender import spool as spool_module
 from vscrapy_magic.sender.account import recorded
 from vscrapy_magic.sender.items import Items
 from vscrapy_magic.sender.session import Session, attach
 from vscrapy_magic.sender.spool import Spool
+from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.failures import CapturedResponse
+from vscrapy_magic.store.keys import crawl_key
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.pages import PageRecord
+from vscrapy_magic.store.values import Codec
 
 
 def pages(*urls: str) -> list[PageRecord]:
@@ -108,3 +114,24 @@ def test_a_crawl_that_is_not_recorded_has_no_pages(session: Session, crew: Worke
     assert len(made.pages) == 0
     assert recorded(made.view) == ""
     assert not list((Path(spool_module.spool_root()) / made.id).glob("pages"))
+
+
+def test_a_worker_that_is_older_than_recording_is_named_once(
+    store: Store, session: Session
+) -> None:
+    frontier = order(store, record_bytes=1000)
+    child = Child(frontier, "w-old")
+    # What it writes has no word of pages, as long as the server says nothing of them.
+    store.client.hset(crawl_key(frontier.crawl_id, "meta"), "rec_max", 0)
+    crawl, ear = session.attach(frontier.crawl_id), Ear()
+    crawl.listen(ear)
+    for _ in range(2):
+        child.step(item_count=1, items=Codec().encode([{"type": "dict", "data": {}}]))
+    wait_until(lambda: len(crawl.items) == 2, 10, "its items")
+    wait_until(lambda: ear.texts, 5, "the line")
+    (said,) = [text for text in ear.texts if "older than --record" in text]
+    assert said == (
+        "w-old is older than --record: pages that it works on are not recorded; update "
+        "vscrapy_magic there"
+    )
+    crawl.stop(now=True)
