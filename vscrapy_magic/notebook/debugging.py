@@ -18,13 +18,11 @@ from typing import Any, Final
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from vscrapy_magic.errors import ConfigError, StateError
+from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.notebook.show import FailureText
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.store.failures import FailureRecord
-from vscrapy_magic.store.messages import Bundle
 
-_SOURCE_CHARS: Final = 4000  # shown before source of others is run
 _END: Final = None  # of the lines of a debugger
 
 
@@ -41,10 +39,12 @@ def debug(shell: InteractiveShell, crawl: Crawl, number: int = 0, *, enter: bool
     Raises:
         ConfigError: there is no such failure, or it cannot be run again.
     """
-    number, record = chosen(crawl, number)
-    bundle = trusted_source(crawl, record.code_version)
     from vscrapy_magic.runtime.guest import guest
     from vscrapy_magic.runtime.replay import NotReplayableError, prepare_call, rerun
+    from vscrapy_magic.runtime.replaying import chosen, trusted_source
+
+    number, record = chosen(crawl, number)
+    bundle = trusted_source(crawl, record.code_version)
 
     title = f"failure {number}: {record.type}: {record.message}"
     try:
@@ -67,45 +67,6 @@ def debug(shell: InteractiveShell, crawl: Crawl, number: int = 0, *, enter: bool
     except NotReplayableError as exc:
         return f"{title}\n{exc}\n{FailureText(number, record)!r}"
     return ""
-
-
-def chosen(crawl: Crawl, number: int) -> tuple[int, FailureRecord]:
-    """A failure by its number; 0: the newest.
-
-    Raises:
-        ConfigError: there is none of that number.
-    """
-    count = len(crawl.failures)
-    if not count:
-        raise ConfigError(f"crawl {crawl.id} has no failures")
-    number = number or count
-    if not 1 <= number <= count:
-        raise ConfigError(f"no failure {number}: crawl {crawl.id} has {count}; see %verrors")
-    return number, crawl.failures[number - 1].record
-
-
-def trusted_source(crawl: Crawl, version: int) -> Bundle:
-    """The source that was shipped; of another user or machine only when this user has said yes.
-
-    Raises:
-        StateError: this user has said no, or cannot be asked.
-    """
-    bundle, is_own = crawl.source(version)
-    if is_own:
-        return bundle
-    text = bundle.files.get(bundle.entry, b"").decode(errors="replace")
-    _say(f"the source of crawl {crawl.id} was not shipped by you from this machine:\n")
-    _say(text[:_SOURCE_CHARS] + ("\n..." if len(text) > _SOURCE_CHARS else ""))
-    more = sorted(set(bundle.files) - {bundle.entry})
-    if more:
-        _say(f"\nand {', '.join(more)}")
-    try:
-        answer = input("run it here? [y/N] ")
-    except (EOFError, RuntimeError):  # a notebook without a keyboard raises one of the latter
-        answer = ""
-    if answer.strip().lower() not in {"y", "yes"}:
-        raise StateError(f"the source of crawl {crawl.id} was not run")
-    return bundle
 
 
 def can_ask(shell: InteractiveShell) -> bool:

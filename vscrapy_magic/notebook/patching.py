@@ -11,7 +11,9 @@ from vscrapy_magic.sender.classes import class_order
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order
+from vscrapy_magic.sender.origins import order_again, order_of_here
 from vscrapy_magic.sender.patching import Patched
+from vscrapy_magic.store.messages import Bundle
 
 _WORDS_MAX = 2
 
@@ -37,16 +39,27 @@ def patch_crawl(kernel: Kernel, words: Sequence[str]) -> tuple[Crawl, Patched]:
     return crawl, crawl.patch(edited_order(kernel, crawl, name))
 
 
-def edited_order(kernel: Kernel, crawl: Crawl, name: str = "") -> Order:
-    """What `%vcrawl` would ship now for a crawl that was ordered before.
+def edited_order(
+    kernel: Kernel, crawl: Crawl, name: str = "", *, shipped: Bundle | None = None
+) -> Order:
+    """What would be shipped now for a crawl that was ordered before.
+
+    Of a file or project of this machine that is what is on disk; otherwise the cells are asked, and
+    after them the project around the working folder.
 
     Args:
-        name: of another spider than the crawl's own.
+        name: of another spider than the crawl's own, in a cell.
+        shipped: what was shipped; None: only the cells are asked.
 
     Raises:
-        ConfigError: no cell defines the spider.
+        ConfigError: no cell defines the spider, or its file or project is not there any more.
         CannotShipError: something that it uses exists in this process only.
     """
     spec, namespace = crawl.view.spec, kernel.shell.user_ns
+    if crawl.origin is not None and not name:
+        return order_again(crawl.origin, spec)
+    is_in_cells = spec.spider in spiders_in(namespace)
+    if shipped is not None and not shipped.cells and not is_in_cells:
+        return order_of_here(shipped, spec)
     kind = find_spider(name or spec.spider, namespace, namespace)
     return class_order(CrawlOptions(args=spec.args), kind, kernel.cells.cells, namespace)

@@ -31,6 +31,7 @@ from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.feed_journal import Note
+from vscrapy_magic.store.inspection import Origin
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine, Logs
 from vscrapy_magic.store.messages import Bundle, CrawlState, SessionRecord
@@ -373,6 +374,11 @@ class Crawl:
         store = self._need_store()
         code = Codes(store).get(self._view.spec, code_version)
         return Crawls(store).bundle(code.bundle), False
+
+    @property
+    def origin(self) -> Origin | None:
+        """The file or project on this machine that it was ordered with; None for another crawl."""
+        return self._spool.origin
 
     def to_pandas(self) -> Any:
         """The items as a data frame.

@@ -19,7 +19,7 @@ from vscrapy_magic.sender.local_state import pinned
 from vscrapy_magic.sender.options import MASK, CrawlOptions, no_effect_notes, setting_notes
 from vscrapy_magic.sender.project import data_files, shared_state_of, source_files
 from vscrapy_magic.store.crawls import new_crawl_id
-from vscrapy_magic.store.inspection import FeedOrder, Inspection, Source
+from vscrapy_magic.store.inspection import FeedOrder, Inspection, Origin, Source
 from vscrapy_magic.store.keys import SessionId
 from vscrapy_magic.store.messages import Bundle, CloseLimits, CrawlSpec, SessionRecord, encode
 from vscrapy_magic.store.pages import RECORD_BYTES_MAX, RECORD_SETTING
@@ -48,6 +48,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         breaks: whether its user is there to debug at a `breakpoint()`.
         pdb: whether the first failure of the crawl stops in the debugger.
         record: whether all pages come back, for who replays them.
+        origin: where the source was read; None for one of cells, or of a class.
     """
 
     shipped: Shipped
@@ -64,6 +65,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     breaks: bool = False
     pdb: bool = False
     record: bool = False
+    origin: Origin | None = None
 
     @property
     def workers_max(self) -> int:
@@ -178,6 +180,7 @@ def _order(options: CrawlOptions, source: Source, found: Inspection, shipped: Sh
         ),
         keep_open=options.keep_open,
         record=options.record,
+        origin=Origin(source=source, folder=str(Path.cwd())),
         feeds=FeedOrder(source=source) if found.feeds else None,
     )
 

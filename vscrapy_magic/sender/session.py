@@ -196,6 +196,8 @@ class Session:
             spool = Spool(self._root, spec.crawl_id, spec)
             bundle = order.shipped.bundle
             spool.keep_code(spec.code_version, bundle)
+            if order.origin is not None:
+                spool.keep_origin(order.origin)
             feeds = Feeds.keep(order.feeds, bundle, spool.folder) if order.feeds else None
             kept.append((spool, feeds))
 
@@ -403,6 +405,14 @@ class _Warner:
                 logger.warning("Crawl %s: %s", self._crawl.id, note.text)
 
 
+_latest: Final[list[Crawl]] = []  # one at most
+
+
+def latest() -> Crawl | None:
+    """The crawl that code of this process has found again last; None: none yet."""
+    return _latest[-1] if _latest else None
+
+
 def attach(crawl_id: str, *, take: bool = False) -> Crawl:
     """Find a crawl again; connects only when it is not kept here.
 
@@ -414,7 +424,10 @@ def attach(crawl_id: str, *, take: bool = False) -> Crawl:
     Raises:
         CrawlNotFoundError: neither the spool nor the server knows it.
     """
-    return open_complete(crawl_id) or Session.connect(kind="python").attach(crawl_id, take=take)
+    found = open_complete(crawl_id)
+    found = found or Session.connect(kind="python").attach(crawl_id, take=take)
+    _latest[:] = [found]
+    return found
 
 
 def open_complete(crawl_id: str) -> Crawl | None:

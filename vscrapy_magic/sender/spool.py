@@ -7,9 +7,10 @@ numbers, so that a sender that comes back goes on where it, or the one before it
 
 A folder holds `outputs` and `logs` (frames of msgpack), `pages` (of a recorded crawl, the same),
 `crawl` (the crawl's spec), `place` (the name of the folder among all that ever collected the
-crawl), `code-1` (the source that was shipped; a patch adds another), `retried` (failures whose
-requests were put back) and, when the crawl is over, `files` (what its spider wrote) and `end`.
-Only source that is kept here was shipped by this user.
+crawl), `code-1` (the source that was shipped; a patch adds another), `origin` (the file or project
+that this was read from), `retried` (failures whose requests were put back) and, when the crawl is
+over, `files` (what its spider wrote) and `end`. Only source that is kept here was shipped by this
+user.
 """
 
 import contextlib
@@ -37,6 +38,7 @@ from vscrapy_magic.sender.frames import LineFiles, replace_file
 from vscrapy_magic.sender.pages import PageLog
 from vscrapy_magic.store.failures import FailureGroup, FailureRecord, buried, read_failures
 from vscrapy_magic.store.frames import Frames
+from vscrapy_magic.store.inspection import Origin
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import Bundle, CrawlSpec, decode, encode
@@ -222,6 +224,17 @@ class Spool:
         """Source of that version; None where another user or machine has shipped it."""
         with contextlib.suppress(FileNotFoundError):
             return decode((self.folder / f"code-{version}").read_bytes(), Bundle)
+        return None
+
+    def keep_origin(self, origin: Origin) -> None:
+        """Remember where the source was read."""
+        replace_file(self.folder / "origin", msgspec.json.encode(origin))
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where the source was read; None: of cells, or by another user or machine."""
+        with contextlib.suppress(FileNotFoundError):
+            return msgspec.json.decode((self.folder / "origin").read_bytes(), type=Origin)
         return None
 
     def refresh(self) -> None:
