@@ -82,7 +82,7 @@ def test_all_pages_run_again_with_the_edited_spider_and_what_changed_is_told(
     capsys.readouterr()
     shell.run_cell("%vreplay")
     said = capsys.readouterr().out
-    assert "has no failures, and its pages were not recorded: `%%vcrawl shop --record`" in said
+    assert "has no failures, and its pages were not recorded: run it with --record" in said
 
 
 def test_in_another_kernel_without_a_server_it_runs_the_same_source_and_asks_before_that_of_others(

@@ -1,8 +1,9 @@
 """Owns `%vdebug`: a failed call again in this kernel, and the debugger where it fails.
 
-Runs in the kernel's main thread. The prompt is the shell's own debugger (IPython's), at the
-innermost frame of the user's code. A call that needs an event loop runs in a thread; its exception
-is looked at from here, and when it is to be entered its prompt is brought here over two queues.
+Runs in the kernel's main thread, or that of a program (`vs.debug`). The prompt is the shell's own
+debugger (IPython's), at the innermost frame of the user's code. A call that needs an event loop
+runs in a thread; its exception is looked at from here, and when it is to be entered its prompt is
+brought here over two queues.
 """
 
 import bdb
@@ -26,10 +27,13 @@ from vscrapy_magic.store.failures import FailureRecord
 _END: Final = None  # of the lines of a debugger
 
 
-def debug(shell: InteractiveShell, crawl: Crawl, number: int = 0, *, enter: bool = False) -> str:
+def debug(
+    shell: InteractiveShell | None, crawl: Crawl, number: int = 0, *, enter: bool = False
+) -> str:
     """Run a failed call again here, and open the debugger where it fails.
 
     Args:
+        shell: whose debugger is used; None: Python's own.
         number: of the failure, from 1; 0: the newest.
         enter: open it at the first line of the call instead.
 
@@ -69,7 +73,7 @@ def debug(shell: InteractiveShell, crawl: Crawl, number: int = 0, *, enter: bool
     return ""
 
 
-def can_ask(shell: InteractiveShell) -> bool:
+def can_ask(shell: InteractiveShell | None) -> bool:
     """Whether somebody is there to type at a prompt."""
     kernel: Any = getattr(shell, "kernel", None)
     return kernel is None or bool(getattr(kernel, "_allow_stdin", True))
@@ -98,7 +102,7 @@ class _AtOwnFrame:
         return stack, own[-1] if own and trace is not None else place
 
 
-def _post_mortem(shell: InteractiveShell, error: BaseException) -> None:
+def _post_mortem(shell: InteractiveShell | None, error: BaseException) -> None:
     from vscrapy_magic.runtime.frames import own_frame
 
     seen = error  # one that was raised for another, in a library, is looked at where that one was
@@ -110,13 +114,15 @@ def _post_mortem(shell: InteractiveShell, error: BaseException) -> None:
         _say("".join(traceback.format_exception(error)).rstrip())
         _say("nobody can type here; in a notebook with a keyboard the debugger opens now")
         return
-    base: Any = shell.debugger_cls
+    base: Any = pdb.Pdb if shell is None else shell.debugger_cls
     debugger = type("Debugger", (_AtOwnFrame, base), {})()
     debugger.reset()
     debugger.interaction(None, trace)
 
 
-def _enter(shell: InteractiveShell, code: Any, run: Callable[[], None], *, in_thread: bool) -> None:
+def _enter(
+    shell: InteractiveShell | None, code: Any, run: Callable[[], None], *, in_thread: bool
+) -> None:
     """Stop at the first line of a function while something is run that calls it."""
     if code is None:
         raise ConfigError("--enter: the call is no function of Python's; try without it")
@@ -125,7 +131,7 @@ def _enter(shell: InteractiveShell, code: Any, run: Callable[[], None], *, in_th
     if in_thread:
         _entered_in_thread(code, run)
         return
-    base: Any = shell.debugger_cls
+    base: Any = pdb.Pdb if shell is None else shell.debugger_cls
     with _stopping_at(code, base()):
         _run_quietly(run)
 

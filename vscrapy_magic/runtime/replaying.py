@@ -174,8 +174,8 @@ def _check_any(crawl: Kept) -> None:
     if crawl.view.spec.record_bytes:
         raise ConfigError(f"crawl {crawl.id} has no failures, and no page of it has been recorded")
     raise ConfigError(
-        f"crawl {crawl.id} has no failures, and its pages were not recorded: "
-        f"`%%vcrawl {crawl.spider} --record` keeps all of them for %vreplay"
+        f"crawl {crawl.id} has no failures, and its pages were not recorded: run it with --record "
+        f"(`%%vcrawl {crawl.spider} --record`) to keep all of them"
     )
 
 

@@ -23,8 +23,12 @@ def describe(view: CrawlView) -> str:
     return f"{view.crawl_id} {view.spec.spider} {view.state}{why}: {counts} in {seconds:.1f} s"
 
 
-def recorded(view: CrawlView) -> str:
-    """What became of the pages of a recorded crawl, in one line; empty of another one."""
+def recorded(view: CrawlView, command: str = "%vreplay all") -> str:
+    """What became of the pages of a recorded crawl, in one line; empty of another one.
+
+    Args:
+        command: what its user types to run them again.
+    """
     spec, totals = view.spec, view.totals
     if not spec.record_bytes:
         return ""
@@ -36,7 +40,7 @@ def recorded(view: CrawlView) -> str:
     found = f"{_count(view.recorded, 'page')} recorded"
     if view.unrecorded:
         found += f", {view.unrecorded} more not kept ({RECORD_SETTING} is {spec.record_bytes:,})"
-    return f"{found}: `%vreplay all` runs the spider as it is now on them"
+    return f"{found}: `{command}` runs the spider as it is now on them"
 
 
 def _count(number: int, noun: str) -> str:

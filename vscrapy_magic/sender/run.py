@@ -241,7 +241,7 @@ class _Run:
             self._terminal.note(
                 f"the spider wrote {count} files on its workers: {crawl.files.root}"
             )
-        if said := recorded(view):
+        if said := recorded(view, f"vscrapy replay {crawl.id}"):
             self._terminal.note(said)
         if len(crawl.failures):
             self._terminal.note(f"`vscrapy errors {crawl.id}` shows the failures")
