@@ -35,8 +35,8 @@ _HELP: Final = f"""vscrapy {__version__}: Scrapy crawls on many workers
   vscrapy push ID URL ...              add URLs to a running crawl
   vscrapy patch ID [FILE]              bring the spider as it is now into it
   vscrapy retry ID [N]                 run failed requests again
-  vscrapy replay ID [N]                the spider as it is now on what failed, and
-                                       on all pages of a crawl with --record
+  vscrapy replay ID [N]                the spider as it is now, on what failed
+                                       and on the pages of --record
 
   vscrapy worker [URL] [-n N]          serve crawls until SIGTERM
   vscrapy config [--redis URL]         show or set the default Redis
