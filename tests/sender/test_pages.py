@@ -1,5 +1,6 @@
 """Recorded pages: each once, whole, at the sender; also when it is killed, or they are too many."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from vscrapy_magic.sender import spool as spool_module
 from vscrapy_magic.sender.account import recorded
 from vscrapy_magic.sender.items import Items
 from vscrapy_magic.sender.session import Session, attach
-from vscrapy_magic.sender.spool import Spool
+from vscrapy_magic.sender.spool import Spool, prune
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.failures import CapturedResponse
-from vscrapy_magic.store.keys import crawl_key
+from vscrapy_magic.store.keys import CrawlId, crawl_key
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.pages import PageRecord
 from vscrapy_magic.store.values import Codec
@@ -71,6 +72,22 @@ def test_a_process_killed_between_pages_and_outputs_leaves_each_page_once(
         assert urls(again) == ["u1", "u2", "u4"]
         assert again.cut(2)
         assert urls(again) == ["u1", "u2"]
+
+
+def test_when_spools_are_too_large_the_pages_of_the_oldest_go_before_any_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [CrawlId(f"0000000{n}") for n in range(3)]
+    for age, crawl_id in enumerate(ids):
+        with Spool(tmp_path, crawl_id, SPEC) as spool:
+            spool.keep([with_pages(output(1, ["a"]), "u" * 5000)])
+        os.utime(tmp_path / crawl_id, (2000 + age, 2000 + age))
+    monkeypatch.setattr(spool_module, "ROOT_BYTES_MAX", 22_000)
+    prune(tmp_path, now=3000)
+    for crawl_id, kept in zip(ids, (0, 1, 1), strict=True):
+        with Spool(tmp_path, crawl_id) as spool:
+            assert len(urls(spool)) == kept
+            assert list(Items(spool)) == ["a"]
 
 
 def crawl(session: Session, kind: type[Spider] = Recorded, **fields: Any) -> Any:

@@ -4,12 +4,15 @@ Runs in the sender's process (a kernel, a terminal), in its main thread. Calls a
 failed, and in a crawl that was recorded (`--record`) those of all pages, named `p1`, `p2`, ...
 """
 
+import contextlib
 import html
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -69,7 +72,12 @@ def replay(crawl: Kept, edited: Callable[[Bundle], Bundle], which: str = "all") 
     versions = {record.code_version for record in calls.values()}
     shipped = {version: trusted_source(crawl, version) for version in sorted(versions)}
     now = edited(shipped[max(versions)])
-    compared, unsteady = compare(calls, shipped, now, crawl.view.spec)
+    with contextlib.ExitStack() as quiet:
+        if len(calls) > 1:  # what a thousand pages print would hide what came of them
+            nowhere = quiet.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            quiet.enter_context(contextlib.redirect_stdout(nowhere))
+            quiet.enter_context(contextlib.redirect_stderr(nowhere))
+        compared, unsteady = compare(calls, shipped, now, crawl.view.spec)
     return Replayed(compared, unsteady, left_out=calls.left_out, seconds=time.monotonic() - begun)
 
 
@@ -81,7 +89,8 @@ def chosen(crawl: Kept, number: int) -> tuple[int, FailureRecord]:
     """
     count = len(crawl.failures)
     if not count:
-        raise ConfigError(f"crawl {crawl.id} has no failures")
+        hint = "; %vreplay p1 is its first page" if len(crawl.pages) else ""
+        raise ConfigError(f"crawl {crawl.id} has no failures{hint}")
     number = number or count
     if not 1 <= number <= count:
         raise ConfigError(f"no failure {number}: crawl {crawl.id} has {count}; see %verrors")
@@ -172,7 +181,9 @@ def _check_any(crawl: Kept) -> None:
     if len(crawl.failures):
         return
     if crawl.view.spec.record_bytes:
-        raise ConfigError(f"crawl {crawl.id} has no failures, and no page of it has been recorded")
+        raise ConfigError(
+            f"crawl {crawl.id} has no failures, and none of its recorded pages is kept here"
+        )
     raise ConfigError(
         f"crawl {crawl.id} has no failures, and its pages were not recorded: run it with --record "
         f"(`%%vcrawl {crawl.spider} --record`) to keep all of them"
@@ -315,7 +326,7 @@ class Replayed:
         if cut:
             yield f"  {cut:,} pages were run on the beginning of their body ({BODY_SETTING})"
         if any(label.startswith("p") for label in self.compared) and len(self.compared) > 1:
-            yield "  `%vreplay p3` shows what page 3 brings now"
+            yield "  `%vreplay p3` shows what page 3 brings now, and prints"
 
     def _repr_html_(self) -> str:
         return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'

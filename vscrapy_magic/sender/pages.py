@@ -19,7 +19,7 @@ from vscrapy_magic.store.frames import Frames
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.pages import PageRecord, read_pages
 
-_NAME: Final = "pages"
+PAGES: Final = "pages"  # of the spool's folder
 _CAPTURED: Final = "vscrapy_magic.runtime.captured"  # by name: it is the runtime that knows Scrapy
 
 
@@ -35,7 +35,7 @@ class PageLog:
     """The recorded pages of one crawl; there is no file before there is one."""
 
     def __init__(self, folder: Path) -> None:
-        self._path: Final = folder / _NAME
+        self._path: Final = folder / PAGES
         self._lock = threading.RLock()
         self._frames: Frames | None = None
         self._forget()

@@ -35,7 +35,7 @@ from vscrapy_magic.config import private_dir
 from vscrapy_magic.errors import VscrapyError
 from vscrapy_magic.sender.files import CrawlFiles
 from vscrapy_magic.sender.frames import LineFiles, replace_file
-from vscrapy_magic.sender.pages import PageLog
+from vscrapy_magic.sender.pages import PAGES, PageLog
 from vscrapy_magic.store.failures import FailureGroup, FailureRecord, buried, read_failures
 from vscrapy_magic.store.frames import Frames
 from vscrapy_magic.store.inspection import Origin
@@ -80,13 +80,22 @@ def spool_root() -> Path:
 def prune(root: Path, *, now: float | None = None) -> None:
     """Remove spools that are past their time, and the oldest while all together are too large.
 
+    Of those that are too large recorded pages go first: items and failures are what was asked for.
     What is no spool of this user is left alone: the folder may be one that its user has chosen.
     """
     now = time.time() if now is None else now
     found = {path: facts.st_mtime for path in root.iterdir() if (facts := _spool_facts(path))}
     sizes = {path: _bytes_in(path) for path in found}
     total = sum(sizes.values())
-    for path in sorted(found, key=found.__getitem__):
+    oldest = sorted(found, key=found.__getitem__)
+    for path in oldest:
+        if total <= ROOT_BYTES_MAX:
+            break
+        if now - found[path] <= KEEP_S:
+            gone = _remove_pages(path)
+            sizes[path] -= gone
+            total -= gone
+    for path in oldest:
         is_old = now - found[path] > KEEP_S
         if (is_old or total > ROOT_BYTES_MAX) and _remove(path):
             total -= sizes[path]
@@ -112,16 +121,32 @@ def _bytes_in(folder: Path) -> int:
     return size
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a spool; raises an `OSError` when a process collects into it, or reads it."""
+    with (folder / "lock").open("ab") as file, (folder / _HELD).open("ab") as held:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
 def _remove(folder: Path) -> bool:
     """Remove a spool unless a process collects into it, or reads it; whether it was removed."""
-    try:
-        with (folder / "lock").open("ab") as file, (folder / _HELD).open("ab") as held:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-            return True
-    except OSError:
-        return False
+    with contextlib.suppress(OSError), _alone(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    return False
+
+
+def _remove_pages(folder: Path) -> int:
+    """Remove the recorded pages of a spool that nobody holds; bytes that this freed."""
+    path = folder / PAGES
+    with contextlib.suppress(OSError):
+        size = path.stat().st_size
+        with _alone(folder):
+            path.unlink()
+            return size
+    return 0
 
 
 class _Group:
