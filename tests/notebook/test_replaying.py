@@ -25,7 +25,8 @@ class Shop(scrapy.Spider):
 
     def parse(self, response, n):
         cents = 100 // (n % 10) if n >= 30 else n
-        yield {"n": n, "text": response.text, "cents": cents, "at": time.time()}
+        yield {"n": n, "text": response.text, "cents": cents, "at": time.time(),
+               "depth": response.meta["depth"]}
         if n % 2 and response.text.isdecimal():
             yield scrapy.Request(f"data:text/plain,more{n}", self.parse, cb_kwargs={"n": n})
 """
@@ -73,8 +74,8 @@ def test_all_pages_run_again_with_the_edited_spider_and_what_changed_is_told(
     pages = list(shell.user_ns["crawl"].pages)
     place = next(n for n, page in enumerate(pages, 1) if page.url == "data:text/plain,4")
     text = repr(run(shell, f"%vreplay p{place}").result)
-    assert '+ {"cents": 5, "n": 4, "text": "4"}' in text
-    assert '- {"cents": 4, "n": 4, "text": "4"}' in text
+    assert '+ {"cents": 5, "depth": 0, "n": 4, "text": "4"}' in text
+    assert '- {"cents": 4, "depth": 0, "n": 4, "text": "4"}' in text
     capsys.readouterr()
     shell.run_cell("%vreplay p61")
     assert "has 60 recorded pages" in capsys.readouterr().out

@@ -193,6 +193,8 @@ class _Maker:
             raise NotReplayableError(
                 "its response was not kept: only the first failures of a place keep theirs"
             )
+        # Scrapy's DepthMiddleware sets it before a generator runs, and so after a page is recorded.
+        request.meta.setdefault("depth", 0)
         return Call(
             self._named(request.callback or spider._parse), (response,), dict(request.cb_kwargs)
         )
