@@ -53,7 +53,7 @@ def shell(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_all_pages_run_again_with_the_edited_spider_and_what_changed_is_told(
-    shell: Any, capsys: pytest.CaptureFixture[str]
+    shell: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(shell, "%vreplay all").result.counts == {"same error": 1, "unchanged": 59}
     run(shell, EDITED)
@@ -76,7 +76,15 @@ def test_all_pages_run_again_with_the_edited_spider_and_what_changed_is_told(
     text = repr(run(shell, f"%vreplay p{place}").result)
     assert '+ {"cents": 5, "depth": 0, "n": 4, "text": "4"}' in text
     assert '- {"cents": 4, "depth": 0, "n": 4, "text": "4"}' in text
-    capsys.readouterr()
+    monkeypatch.setattr("builtins.input", lambda *_: "q")
+    for word, told in (
+        (broken.split()[0].rstrip(","), "IndexError: list index out of range, at Cell In["),
+        (f"p{place}", "it does not fail"),
+        ("p0", "no page: write 3, or p3"),
+    ):
+        capsys.readouterr()
+        shell.run_cell(f"%vdebug {word}")
+        assert told in capsys.readouterr().out
     shell.run_cell("%vreplay p61")
     assert "has 60 recorded pages" in capsys.readouterr().out
     run(shell, "%%vcrawl shop\n" + SPIDER.replace("if n >= 30", "if n < 0"))

@@ -23,6 +23,7 @@ from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.notebook.show import FailureText
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.store.failures import FailureRecord
+from vscrapy_magic.store.messages import Bundle
 
 _END: Final = None  # of the lines of a debugger
 
@@ -70,6 +71,48 @@ def debug(
             _post_mortem(shell, done.error)
     except NotReplayableError as exc:
         return f"{title}\n{exc}\n{FailureText(number, record)!r}"
+    return ""
+
+
+def debug_page(
+    shell: InteractiveShell | None,
+    crawl: Crawl,
+    page: str,
+    edited: Callable[[Bundle], Bundle],
+    *,
+    enter: bool = False,
+) -> str:
+    """Call the spider as it is now with a recorded page, and open the debugger where that fails.
+
+    Args:
+        page: `p12`.
+        edited: the source as it is now, for what was shipped.
+
+    Returns:
+        What came of it, for the user.
+
+    Raises:
+        ConfigError: there is no such page.
+    """
+    from vscrapy_magic.runtime.guest import guest
+    from vscrapy_magic.runtime.replay import NotReplayableError, prepare_call, rerun
+    from vscrapy_magic.runtime.replaying import chosen_page, trusted_source
+
+    number, record = chosen_page(crawl, page)
+    title = f"page {number}, {record.url}, with the spider as it is now"
+    try:
+        with guest(edited(trusted_source(crawl, record.code_version)), crawl.view.spec) as loaded:
+            if enter:
+                call = prepare_call(loaded, record)
+                _enter(shell, call.code, lambda: call.run([]), in_thread=call.is_async)
+                return f"{title}: the call has ended"
+            done = rerun(loaded, record)
+            if done.error is None:
+                return f"{title}: it does not fail; --enter stops at the call's first line"
+            _say(f"{title}:\n{type(done.error).__name__}: {done.error}, at {done.place}")
+            _post_mortem(shell, done.error)
+    except NotReplayableError as exc:
+        return f"{title}: {exc}"
     return ""
 
 

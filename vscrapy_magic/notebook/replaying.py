@@ -3,6 +3,7 @@
 Runs in the kernel's main thread.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vscrapy_magic.notebook.kernel import Kernel
@@ -26,7 +27,14 @@ def replay(kernel: Kernel, crawl: Crawl, which: str = "all") -> "Replayed":
     """
     from vscrapy_magic.runtime.replaying import replay as run
 
-    def edited(shipped: Bundle) -> Bundle:
-        return with_data(edited_order(kernel, crawl, shipped=shipped).shipped.bundle, shipped)
+    return run(crawl, partial(edited_source, kernel, crawl), which)
 
-    return run(crawl, edited, which)
+
+def edited_source(kernel: Kernel, crawl: Crawl, shipped: Bundle) -> Bundle:
+    """The source as it would be shipped now; data files that went along go along again.
+
+    Raises:
+        ConfigError: there is no such spider any more.
+        CannotShipError: something that it uses exists in this process only.
+    """
+    return with_data(edited_order(kernel, crawl, shipped=shipped).shipped.bundle, shipped)

@@ -97,6 +97,25 @@ def chosen(crawl: Kept, number: int) -> tuple[int, FailureRecord]:
     return number, crawl.failures[number - 1].record
 
 
+def chosen_page(crawl: Kept, word: str) -> tuple[int, FailureRecord]:
+    """A recorded page by its name, `p12`: its number, and its call.
+
+    Raises:
+        ConfigError: that is no such name, or there is none of that number.
+    """
+    found = _PAGE.fullmatch(word)
+    if found is None:
+        raise ConfigError(f"{word!r} is no number of a failure, and no page: write 3, or p3")
+    number, pages = int(found[1]), crawl.pages
+    if number > len(pages):
+        hint = "" if crawl.view.spec.record_bytes else "; --record records all"
+        raise ConfigError(
+            f"no page {word}: crawl {crawl.id} has {_count(len(pages), 'recorded page')}{hint}"
+        )
+    record: PageRecord = pages[number - 1].record
+    return number, record.call
+
+
 def trusted_source(crawl: Kept, version: int) -> Bundle:
     """The source that was shipped; of another user or machine only when this user has said yes.
 
@@ -152,8 +171,9 @@ class Calls(Mapping[str, FailureRecord]):
 
 def _chosen(crawl: Kept, which: str) -> Calls:
     calls = Calls()
-    if page := _PAGE.fullmatch(which):
-        _add_page(calls, crawl, int(page[1]))
+    if _PAGE.fullmatch(which):
+        _, page = chosen_page(crawl, which)
+        calls.add(which, lambda: page)
         return calls
     if which != "all":
         if not which.isdecimal():
@@ -188,21 +208,6 @@ def _check_any(crawl: Kept) -> None:
         f"crawl {crawl.id} has no failures, and its pages were not recorded: run it with --record "
         f"(`%%vcrawl {crawl.spider} --record`) to keep all of them"
     )
-
-
-def _add_page(calls: Calls, crawl: Kept, number: int) -> None:
-    pages = crawl.pages
-    if number > len(pages):
-        hint = "" if crawl.view.spec.record_bytes else "; --record records all"
-        raise ConfigError(
-            f"no page p{number}: crawl {crawl.id} has {_count(len(pages), 'recorded page')}{hint}"
-        )
-
-    def read() -> FailureRecord:
-        record: PageRecord = pages[number - 1].record
-        return record.call
-
-    calls.add(f"p{number}", read)
 
 
 def _add_all(calls: Calls, crawl: Kept) -> None:
@@ -326,7 +331,7 @@ class Replayed:
         if cut:
             yield f"  {cut:,} pages were run on the beginning of their body ({BODY_SETTING})"
         if any(label.startswith("p") for label in self.compared) and len(self.compared) > 1:
-            yield "  `%vreplay p3` shows what page 3 brings now, and prints"
+            yield "  `%vreplay p3` shows what page 3 brings now, `%vdebug p3` debugs it"
 
     def _repr_html_(self) -> str:
         return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
