@@ -13,7 +13,7 @@ from vscrapy_magic.sender.patching import with_data
 from vscrapy_magic.store.messages import Bundle
 
 if TYPE_CHECKING:
-    from vscrapy_magic.runtime.replaying import Replayed
+    from vscrapy_magic.runtime.replayed import Replayed
 
 
 def replay(kernel: Kernel, crawl: Crawl, which: str = "all") -> "Replayed":

@@ -1,11 +1,10 @@
-"""Owns which calls of a crawl are run again, from where, and how what came of it is told.
+"""Owns which calls of a crawl are run again, and with which source.
 
 Runs in the sender's process (a kernel, a terminal), in its main thread. Calls are those that
 failed, and in a crawl that was recorded (`--record`) those of all pages, named `p1`, `p2`, ...
 """
 
 import contextlib
-import html
 import os
 import re
 import time
@@ -18,19 +17,15 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from vscrapy_magic.errors import ConfigError, StateError
-from vscrapy_magic.runtime.comparison import Compared, Ran, Verdict, compare
+from vscrapy_magic.runtime.comparison import compare
+from vscrapy_magic.runtime.replayed import Replayed, count
 from vscrapy_magic.store.failures import FailureKind, FailureRecord
 from vscrapy_magic.store.messages import Bundle
-from vscrapy_magic.store.pages import BODY_SETTING, PageRecord
+from vscrapy_magic.store.pages import PageRecord
 from vscrapy_magic.store.views import CrawlView
 
 CALLS_MAX: Final = 1000  # that failed, run by one magic
 PAGES_MAX: Final = 10_000  # recorded, the same: what they bring is in memory
-_ROWS: Final = 50
-_DIFFERENCES: Final = 10  # lines shown of one call
-_DIFFERENCES_OF_MANY: Final = 3  # lines shown of one of many
-_NAMED: Final = 5  # calls that came out alike
-_LINE_CHARS: Final = 200
 _PAGE: Final = re.compile(r"p([1-9]\d*)")
 
 
@@ -87,13 +82,13 @@ def chosen(crawl: Kept, number: int) -> tuple[int, FailureRecord]:
     Raises:
         ConfigError: there is none of that number.
     """
-    count = len(crawl.failures)
-    if not count:
+    known = len(crawl.failures)
+    if not known:
         hint = "; %vreplay p1 is its first page" if len(crawl.pages) else ""
         raise ConfigError(f"crawl {crawl.id} has no failures{hint}")
-    number = number or count
-    if not 1 <= number <= count:
-        raise ConfigError(f"no failure {number}: crawl {crawl.id} has {count}; see %verrors")
+    number = number or known
+    if not 1 <= number <= known:
+        raise ConfigError(f"no failure {number}: crawl {crawl.id} has {known}; see %verrors")
     return number, crawl.failures[number - 1].record
 
 
@@ -110,7 +105,7 @@ def chosen_page(crawl: Kept, word: str) -> tuple[int, FailureRecord]:
     if number > len(pages):
         hint = "" if crawl.view.spec.record_bytes else "; --record records all"
         raise ConfigError(
-            f"no page {word}: crawl {crawl.id} has {_count(len(pages), 'recorded page')}{hint}"
+            f"no page {word}: crawl {crawl.id} has {count(len(pages), 'recorded page')}{hint}"
         )
     record: PageRecord = pages[number - 1].record
     return number, record.call
@@ -246,145 +241,3 @@ def _same(record: FailureRecord) -> FailureRecord:
 
 def _call(record: FailureRecord | PageRecord) -> tuple[str, str, str]:
     return record.method, record.url, record.callback
-
-
-class Replayed:
-    """What came of it: a row for calls that came out alike, and for one call what it brings now.
-
-    Attributes:
-        compared: by label: number of a failure, `p` and number of a page.
-        unsteady: fields of items that differ from run to run.
-        left_out: recorded pages that were not run.
-    """
-
-    def __init__(
-        self,
-        compared: Mapping[str, Compared],
-        unsteady: Sequence[str] = (),
-        *,
-        left_out: int = 0,
-        seconds: float = 0.0,
-    ) -> None:
-        self.compared: Final = compared
-        self.unsteady: Final = tuple(unsteady)
-        self.left_out: Final = left_out
-        self.seconds: Final = seconds
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many calls came out how; what changed comes first."""
-        found = dict.fromkeys(map(str, Verdict), 0)
-        for each in self.compared.values():
-            found[str(each.verdict)] += 1
-        return {verdict: count for verdict, count in found.items() if count}
-
-    def groups(self) -> list[dict[str, Compared]]:
-        """Calls that came out alike, what changed first; pages that did not change are no group."""
-        found: dict[tuple[object, ...], dict[str, Compared]] = {}
-        for label, each in self.compared.items():
-            if each.verdict is not Verdict.UNCHANGED or len(self.compared) == 1:
-                found.setdefault(_likeness(each), {})[label] = each
-        order = list(Verdict)
-        ranked = sorted(found.items(), key=lambda pair: order.index(_first(pair[1]).verdict))
-        return [group for _, group in ranked]
-
-    def rows(self) -> list[dict[str, str]]:
-        """As text, the first ones."""
-        rows = []
-        for group in self.groups()[:_ROWS]:
-            first = _first(group)
-            was = first.was or _brought(first.shipped)
-            rows.append(
-                {"#": _labels(list(group)), "was": was, "now": _outcome(first), "url": first.url}
-            )
-        return rows
-
-    def __repr__(self) -> str:
-        lines = [self._sentence()]
-        groups = self.groups()
-        most = _DIFFERENCES if len(self.compared) == 1 else _DIFFERENCES_OF_MANY
-        for row, group in zip(self.rows(), groups, strict=False):
-            lines.append(f"{row['#']:>4}  {row['now']}  (was {row['was']})  {row['url']}")
-            first = _first(group)
-            if len(self.compared) == 1 or (not first.was and not first.edited.error):
-                lines += _differences(first, most)
-        if len(groups) > _ROWS:
-            lines.append(f"  ... {len(groups) - _ROWS} more")
-        return "\n".join([*lines, *self._notes()])
-
-    def _sentence(self) -> str:
-        said = ", ".join(f"{count:,} {verdict}" for verdict, count in self.counts.items())
-        pages = sum(label.startswith("p") for label in self.compared)
-        if not pages:
-            return said
-        more = len(self.compared) - pages
-        failures = f" and {_count(more, 'failure')}" if more else ""
-        return f"{_count(pages, 'page')}{failures} in {self.seconds:.1f} s: {said}"
-
-    def _notes(self) -> Iterator[str]:
-        if self.left_out:
-            yield f"  {self.left_out:,} more recorded pages were not run"
-        if self.unsteady:
-            names = ", ".join(self.unsteady)
-            yield f"  not compared, because they differ from run to run: {names}"
-        cut = sum(not each.is_whole for label, each in self.compared.items() if label[0] == "p")
-        if cut:
-            yield f"  {cut:,} pages were run on the beginning of their body ({BODY_SETTING})"
-        if any(label.startswith("p") for label in self.compared) and len(self.compared) > 1:
-            yield "  `%vreplay p3` shows what page 3 brings now, `%vdebug p3` debugs it"
-
-    def _repr_html_(self) -> str:
-        return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _first(group: Mapping[str, Compared]) -> Compared:
-    return next(iter(group.values()))
-
-
-def _likeness(each: Compared) -> tuple[object, ...]:
-    """What calls have in common that came out alike."""
-    now = each.edited
-    how = (now.kind, now.place) if now.error else (_brought(now), _brought(each.shipped))
-    return each.verdict, each.was, each.reproduced, how, now.not_run
-
-
-def _labels(labels: Sequence[str]) -> str:
-    more = len(labels) - _NAMED
-    return ", ".join(labels[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _brought(ran: Ran) -> str:
-    if ran.error or ran.not_run:
-        return f"{ran.kind} at {ran.place}" if ran.error else "not run"
-    return f"{_count(len(ran.items), 'item')}, {_count(len(ran.requests), 'request')}"
-
-
-def _outcome(each: Compared) -> str:
-    now = each.edited
-    if now.not_run:
-        return f"not run: {now.not_run}"
-    if now.error:
-        return f"{each.verdict}: {now.error} at {now.place}"
-    unsure = (
-        ""
-        if each.reproduced or not each.was
-        else "; but the shipped source does not fail here either"
-    )
-    yields = "" if str(each.verdict).endswith("things") else "now yields "
-    return f"{each.verdict}: {yields}{_brought(now)}{unsure}"
-
-
-def _differences(each: Compared, most: int) -> list[str]:
-    """What the source as it is now brings, against what was shipped."""
-    return [*_marked("+", each.gained, most), *_marked("-", each.lost, most)]
-
-
-def _marked(mark: str, outputs: Sequence[str], most: int) -> list[str]:
-    width = _LINE_CHARS if most < _DIFFERENCES else None
-    lines = [f"      {mark} {output[:width]}" for output in outputs[:most]]
-    more = len(outputs) - len(lines)
-    return [*lines, f"      {mark} ... {more} more"] if more else lines
