@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,7 @@ def terminal(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A user's terminal; this test process has the same spool, and no server once it is over."""
     monkeypatch.setenv("VSCRAPY_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setenv("VSCRAPY_REDIS_URL", f"unix://{tmp_path}/gone.sock")
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))  # no spiders in it
     made = Terminal(tmp_path / "home", store.url)
     made.environment["VSCRAPY_SPOOL"] = str(tmp_path / "spool")
     with serve(store, 1):
@@ -96,6 +99,14 @@ def test_a_projects_crawl_is_debugged_as_shipped_and_compared_with_the_project_a
         assert "here as on local, at shop/prices.py, line 2, in cents" in capsys.readouterr().out
         counts = run(shell, "%vreplay all").result.counts
         assert counts == {"fixed": 1, "same error": 1, "unchanged": 3}
+        edited = (
+            "class Prices(scrapy.Spider):\n    name = 'prices'\n    def parse(self, *_, tag): pass"
+        )
+        run(shell, f"import scrapy\n{edited}")
+        capsys.readouterr()
+        counts = run(shell, "%vreplay all").result.counts
+        assert counts == {"fixed": 1, "now yields other things": 3, "not run": 1}
+        assert f"compared with prices of this notebook, not of {project}" in capsys.readouterr().out
         unload(shell)
     (project / "shop" / "prices.py").write_text(BROKEN)
     replayed = terminal.run(tmp_path, "replay", crawl_id[:6])

@@ -16,6 +16,7 @@ from vscrapy_magic.sender.patching import Patched
 from vscrapy_magic.store.messages import Bundle
 
 _WORDS_MAX = 2
+_MAIN = "__main__"
 
 
 def patch_crawl(kernel: Kernel, words: Sequence[str]) -> tuple[Crawl, Patched]:
@@ -44,8 +45,8 @@ def edited_order(
 ) -> Order:
     """What would be shipped now for a crawl that was ordered before.
 
-    Of a file or project of this machine that is what is on disk; otherwise the cells are asked, and
-    after them the project around the working folder.
+    The cells are asked first; then, of a file or project of this machine, that is what is on disk;
+    then the project around the working folder.
 
     Args:
         name: of another spider than the crawl's own, in a cell.
@@ -56,10 +57,11 @@ def edited_order(
         CannotShipError: something that it uses exists in this process only.
     """
     spec, namespace = crawl.view.spec, kernel.shell.user_ns
-    if crawl.origin is not None and not name:
-        return order_again(crawl.origin, spec)
-    is_in_cells = spec.spider in spiders_in(namespace)
-    if shipped is not None and not shipped.cells and not is_in_cells:
-        return order_of_here(shipped, spec)
+    known = spiders_in(namespace).get(spec.spider)
+    if not name and (known is None or known.__module__ != _MAIN):  # not one that was imported here
+        if crawl.origin is not None:
+            return order_again(crawl.origin, spec)
+        if known is None and shipped is not None and not shipped.cells:
+            return order_of_here(shipped, spec)
     kind = find_spider(name or spec.spider, namespace, namespace)
     return class_order(CrawlOptions(args=spec.args), kind, kernel.cells.cells, namespace)

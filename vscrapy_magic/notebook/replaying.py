@@ -37,4 +37,8 @@ def edited_source(kernel: Kernel, crawl: Crawl, shipped: Bundle) -> Bundle:
         ConfigError: there is no such spider any more.
         CannotShipError: something that it uses exists in this process only.
     """
-    return with_data(edited_order(kernel, crawl, shipped=shipped).shipped.bundle, shipped)
+    order, origin = edited_order(kernel, crawl, shipped=shipped), crawl.origin
+    if origin is not None and order.origin is None:
+        where = origin.source.entry or origin.folder
+        print(f"compared with {order.spider} of this notebook, not of {where}")  # noqa: T201
+    return with_data(order.shipped.bundle, shipped)

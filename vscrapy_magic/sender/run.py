@@ -132,6 +132,8 @@ def attend(
         for line in crawl.export(*files, overwrite=anew) if files else ():
             terminal.say(line)
     terminal.say(f"crawl {describe(crawl.view)}")
+    if said := recorded(crawl.view, f"vscrapy replay {crawl.id}"):
+        terminal.say(said)
     missing = crawl.view.totals.items - len(crawl.items)
     if missing > 0:
         terminal.say(
