@@ -10,6 +10,7 @@
     crawl.items, crawl.stats, crawl.failures, crawl.files
 
     vs.attach("1a2b3c4d").to_pandas()
+    vs.replay(crawl), vs.debug(crawl, 1)
 """
 
 import sys
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vscrapy_magic.sender.crawl import Crawl
     from vscrapy_magic.sender.session import Session
 
-__all__ = ["__version__", "attach", "connect", "item_key"]
+__all__ = ["__version__", "attach", "connect", "debug", "item_key", "replay"]
 
 
 def connect(url: str | None = None, *, workers: int | None = None) -> "Session":
@@ -59,6 +60,36 @@ def attach(crawl_id: str, *, take: bool = False) -> "Crawl":
     from vscrapy_magic.sender.session import attach as found
 
     return found(crawl_id, take=take)
+
+
+def replay(crawl: "Crawl", which: str | int = "all", spider: type | None = None) -> Any:
+    """Failed calls of a crawl, and its recorded pages, with the spider as it is now.
+
+    The same as `%vreplay`; see `vscrapy_magic.sender.replaying.replay`.
+
+    Args:
+        which: number of a failure, or of a recorded page (`"p12"`), or `all`.
+        spider: the edited class; None: the file or project on disk that the crawl came from, or
+            the class of that name in the script or notebook.
+    """
+    from vscrapy_magic.sender.replaying import replay as run
+
+    return run(crawl, which, spider)
+
+
+def debug(crawl: "Crawl", number: int = 0, *, enter: bool = False) -> None:
+    """Run a failed call again here, and open the debugger where it fails; as `%vdebug`.
+
+    Args:
+        number: of the failure, from 1; 0: the newest.
+        enter: open it at the first line of the call instead.
+    """
+    from vscrapy_magic.notebook.debugging import debug as run
+
+    ipython = sys.modules.get("IPython")
+    said = run(ipython.get_ipython() if ipython is not None else None, crawl, number, enter=enter)
+    if said:
+        print(said)  # noqa: T201 - as the prompt was, it is text
 
 
 def item_key(item: Any) -> str:

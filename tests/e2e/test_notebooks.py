@@ -14,7 +14,7 @@ SHOWN = {
     "02-debugging": (
         "here as on local-",
         "nobody can type here",
-        "fixed: now yields 1 items",
+        "fixed: now yields 1 item",
         "echo",
         "code version 2 is in force",
     ),

@@ -19,6 +19,7 @@ from tests.kernels import kernel
 from tests.waiting import wait_until
 from tests.worker.crew import Workers
 from vscrapy_magic.failpoints import FAIL_VARIABLE
+from vscrapy_magic.sender.pages import PageLog
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.feed_journal import read_journal
@@ -110,7 +111,7 @@ def test_a_terminal_that_is_killed_loses_and_repeats_nothing(
     at_random = point == "at any moment"
     if not at_random:
         terminal.environment[FAIL_VARIABLE] = point
-    with begin(terminal, tmp_path) as sender:
+    with begin(terminal, tmp_path, "--record") as sender:
         if at_random:
             wait_until(lambda: any(v.totals.items for v in Crawls(store).list_all()), 20, "items")
             time.sleep(rng.uniform(*STREAMS_S))
@@ -128,7 +129,11 @@ def test_a_terminal_that_is_killed_loses_and_repeats_nothing(
     assert kept.total() == view.totals.items > 0
     assert max(kept.values()) == 1
     assert read(tmp_path) == [kept, kept]
-    assert read_journal(journal_of(terminal, crawl_id)).ended is not None
+    journal = journal_of(terminal, crawl_id)
+    assert read_journal(journal).ended is not None
+    pages = PageLog(journal.parent.parent)
+    pages.refresh()
+    assert Counter(int(pages[n].url.partition(",")[2]) for n in range(len(pages))) == kept
 
 
 def test_the_feeds_of_a_killed_sender_are_valid_before_anybody_attaches(

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from traitlets.config import Config
 
+from vscrapy_magic.sender import session
+
 
 @contextmanager
 def fresh_shell() -> Iterator[InteractiveShell]:
@@ -19,6 +21,7 @@ def fresh_shell() -> Iterator[InteractiveShell]:
     try:
         yield shell
     finally:
+        session._latest.clear()  # what one kernel has found is no matter of the next one
         atexit.unregister(shell.atexit_operations)
         InteractiveShell.clear_instance()
 

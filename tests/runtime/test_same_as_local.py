@@ -8,6 +8,7 @@ import pytest
 from tests.runtime.crawling import SPIDERS, Crawl, demo_site, local_run
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.messages import CrawlState
+from vscrapy_magic.store.pages import read_pages
 
 COUNTED = (
     *("item_scraped_count", "response_received_count", "item_dropped_count"),
@@ -46,7 +47,8 @@ def test_spider_gives_the_items_and_counts_of_a_local_run(
 
 @pytest.mark.parametrize("point", ["after_lease:3", "before_commit:4", "after_commit_before_ack:5"])
 def test_child_killed_at_a_fail_point_loses_and_repeats_nothing(store: Store, point: str) -> None:
-    _crawl_and_kill(store, lambda crawl: crawl.add_child(VSCRAPY_FAIL=point))
+    # Recorded, because pages travel with the same commits.
+    _crawl_and_kill(store, lambda crawl: crawl.add_child(VSCRAPY_FAIL=point), record_bytes=10**9)
 
 
 def test_child_killed_at_any_moment_loses_and_repeats_nothing(store: Store) -> None:
@@ -61,12 +63,12 @@ def test_child_killed_at_any_moment_loses_and_repeats_nothing(store: Store) -> N
     _crawl_and_kill(store, kill_one)
 
 
-def _crawl_and_kill(store: Store, doomed: Any) -> None:
+def _crawl_and_kill(store: Store, doomed: Any, **fields: Any) -> None:
     source = (SPIDERS / "books.py").read_text()
     settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 4}
     with (
         demo_site("--pages", PAGES, "--delay-ms", "20") as site,
-        Crawl(store, source, "books", args={"site": site}, settings=settings) as crawl,
+        Crawl(store, source, "books", args={"site": site}, settings=settings, **fields) as crawl,
     ):
         crawl.add_child()
         victim = doomed(crawl)
@@ -80,3 +82,7 @@ def _crawl_and_kill(store: Store, doomed: Any) -> None:
         assert len([p for p in paths if "catalogue?page" not in p]) >= int(PAGES)
         assert view.totals.items == sum(items.values()) == crawl.stats()["item_scraped_count"]
         assert books
+        if fields:
+            pages = [p.url for each in crawl.raw_outputs() for p in read_pages(each.records)]
+            assert len(pages) == len(set(pages)) == view.recorded, "a page came twice, or not"
+            assert {f"{site}{path}" for path in paths} <= set(pages), crawl.logs()

@@ -54,3 +54,32 @@ class Keys(Pages):
         item = {"b": (1, {"z": 1, "a": {2}}), "a": response.text, "c": None}
         self.logger.info("key %s", vs.item_key(item))
         yield item
+
+
+class Recorded(Pages):
+    """Pages with all that a record has to keep: what a call changes, awaits, and hides."""
+
+    name = "recorded"
+    count = "20"
+
+    async def start(self) -> AsyncIterator[Any]:
+        async for request in super().start():
+            yield request
+        secret = {"Authorization": "Bearer secret"}
+        more: dict[str, Any] = {"callback": self.parse_more, "headers": secret}
+        yield scrapy.Request("data:text/plain,more", cb_kwargs={"tags": ["a"]}, **more)
+        yield scrapy.Request("data:text/plain,fails", cb_kwargs={"tags": []}, **more)
+        yield scrapy.Request("no-such://host/", errback=self.failed)
+
+    async def parse_more(self, response: TextResponse, tags: list[str]) -> AsyncIterator[Any]:
+        tags[:] = ["changed"]
+        if self.crawler.engine is not None and response.text == "more":
+            request = scrapy.Request("data:text/plain,inline")
+            answer = await self.crawler.engine.download_async(request)
+            yield {"inline": answer.body.decode()}
+        if response.text == "fails":
+            yield {"before": 1}
+            raise ValueError("no")
+
+    def failed(self, failure: Any) -> None:
+        """Nothing: it reaches no callback."""

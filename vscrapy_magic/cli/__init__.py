@@ -35,6 +35,8 @@ _HELP: Final = f"""vscrapy {__version__}: Scrapy crawls on many workers
   vscrapy push ID URL ...              add URLs to a running crawl
   vscrapy patch ID [FILE]              bring the spider as it is now into it
   vscrapy retry ID [N]                 run failed requests again
+  vscrapy replay ID [N]                the spider as it is now, on what failed
+                                       and on the pages of --record
 
   vscrapy worker [URL] [-n N]          serve crawls until SIGTERM
   vscrapy config [--redis URL]         show or set the default Redis
@@ -57,6 +59,7 @@ _COMMANDS: Final = {
     "push": ("running", "push"),
     "patch": ("again", "patch"),
     "retry": ("again", "retry"),
+    "replay": ("again", "replay"),
     "logs": ("kept", "logs"),
     "items": ("kept", "items"),
     "attach": ("attach", "attach_here"),

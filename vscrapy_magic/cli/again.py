@@ -1,20 +1,25 @@
-"""Owns what is done to a crawl after its spider was edited: `vscrapy patch` and `vscrapy retry`."""
+"""Owns what is done after a spider was edited: `vscrapy patch`, `retry` and `replay`."""
 
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Final
 
-from vscrapy_magic.cli.target import find_crawl, need, open_store, parser
+from vscrapy_magic.cli.target import find_crawl, need, open_crawl, open_store, parser
+from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order, file_order, project_order
 from vscrapy_magic.sender.patching import patch as bring
+from vscrapy_magic.sender.replaying import replay as run_again
 from vscrapy_magic.sender.retrying import ALL, failure_of
 from vscrapy_magic.sender.run import finish
-from vscrapy_magic.sender.session import TERMINAL, Session
+from vscrapy_magic.sender.session import TERMINAL, Session, open_kept
 from vscrapy_magic.sender.spool import Spool, spool_root
 from vscrapy_magic.sender.terminal import LineFormat, Terminal
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.messages import CrawlSpec
+
+_BROKEN: Final = "newly broken"  # as the runtime calls it
 
 
 def patch(words: Sequence[str]) -> int:
@@ -61,6 +66,35 @@ def retry(words: Sequence[str]) -> int:
             if not retried.reopened:
                 return 0
             return finish(crawl, Terminal(LineFormat(), sys.stderr))
+
+
+def replay(words: Sequence[str]) -> int:
+    """Run failed calls, and recorded pages, with the spider as it is now.
+
+    Returns:
+        1 when a page fails that did not fail before, 0 otherwise.
+    """
+    parse = parser(
+        "vscrapy replay",
+        "Run the spider as it is now on what failed, and on all pages of a crawl that was run with "
+        "--record, beside the source that was shipped; needs no network.",
+        "vscrapy replay 1a2b all",
+    )
+    parse.add_argument("crawl", metavar="ID", help="or the beginning of one")
+    parse.add_argument("which", metavar="N|pN", nargs="?", default=ALL, help="one failure or page")
+    options = parse.parse_all(words)
+    with open_crawl(options) as (crawl_id, store):
+        crawl = open_kept(crawl_id)
+        if crawl is None:
+            with Session.connect(need(store).url, kind=TERMINAL) as session:
+                return _replay(session.attach(crawl_id), options.which)
+        return _replay(crawl, options.which)
+
+
+def _replay(crawl: Crawl, which: str) -> int:
+    found = run_again(crawl, which)
+    sys.stdout.write(f"{found!r}\n")
+    return int(_BROKEN in found.counts)
 
 
 def _order(file: str, spec: CrawlSpec) -> Order:

@@ -1,8 +1,9 @@
 """Owns `%vdebug`: a failed call again in this kernel, and the debugger where it fails.
 
-Runs in the kernel's main thread. The prompt is the shell's own debugger (IPython's), at the
-innermost frame of the user's code. A call that needs an event loop runs in a thread; its exception
-is looked at from here, and when it is to be entered its prompt is brought here over two queues.
+Runs in the kernel's main thread, or that of a program (`vs.debug`). The prompt is the shell's own
+debugger (IPython's), at the innermost frame of the user's code. A call that needs an event loop
+runs in a thread; its exception is looked at from here, and when it is to be entered its prompt is
+brought here over two queues.
 """
 
 import bdb
@@ -19,20 +20,22 @@ from typing import Any, Final
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from vscrapy_magic.errors import ConfigError, StateError
+from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.notebook.show import FailureText
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.messages import Bundle
 
-_SOURCE_CHARS: Final = 4000  # shown before source of others is run
 _END: Final = None  # of the lines of a debugger
 
 
-def debug(shell: InteractiveShell, crawl: Crawl, number: int = 0, *, enter: bool = False) -> str:
+def debug(
+    shell: InteractiveShell | None, crawl: Crawl, number: int = 0, *, enter: bool = False
+) -> str:
     """Run a failed call again here, and open the debugger where it fails.
 
     Args:
+        shell: whose debugger is used; None: Python's own.
         number: of the failure, from 1; 0: the newest.
         enter: open it at the first line of the call instead.
 
@@ -42,10 +45,12 @@ def debug(shell: InteractiveShell, crawl: Crawl, number: int = 0, *, enter: bool
     Raises:
         ConfigError: there is no such failure, or it cannot be run again.
     """
-    number, record = chosen(crawl, number)
-    bundle = trusted_source(crawl, record.code_version)
     from vscrapy_magic.runtime.guest import guest
     from vscrapy_magic.runtime.replay import NotReplayableError, prepare_call, rerun
+    from vscrapy_magic.runtime.replaying import chosen, trusted_source
+
+    number, record = chosen(crawl, number)
+    bundle = trusted_source(crawl, record.code_version)
 
     title = f"failure {number}: {record.type}: {record.message}"
     try:
@@ -70,46 +75,49 @@ def debug(shell: InteractiveShell, crawl: Crawl, number: int = 0, *, enter: bool
     return ""
 
 
-def chosen(crawl: Crawl, number: int) -> tuple[int, FailureRecord]:
-    """A failure by its number; 0: the newest.
+def debug_page(
+    shell: InteractiveShell | None,
+    crawl: Crawl,
+    page: str,
+    edited: Callable[[Bundle], Bundle],
+    *,
+    enter: bool = False,
+) -> str:
+    """Call the spider as it is now with a recorded page, and open the debugger where that fails.
+
+    Args:
+        page: `p12`.
+        edited: the source as it is now, for what was shipped.
+
+    Returns:
+        What came of it, for the user.
 
     Raises:
-        ConfigError: there is none of that number.
+        ConfigError: there is no such page.
     """
-    count = len(crawl.failures)
-    if not count:
-        raise ConfigError(f"crawl {crawl.id} has no failures")
-    number = number or count
-    if not 1 <= number <= count:
-        raise ConfigError(f"no failure {number}: crawl {crawl.id} has {count}; see %verrors")
-    return number, crawl.failures[number - 1].record
+    from vscrapy_magic.runtime.guest import guest
+    from vscrapy_magic.runtime.replay import NotReplayableError, prepare_call, rerun
+    from vscrapy_magic.runtime.replaying import chosen_page, trusted_source
 
-
-def trusted_source(crawl: Crawl, version: int) -> Bundle:
-    """The source that was shipped; of another user or machine only when this user has said yes.
-
-    Raises:
-        StateError: this user has said no, or cannot be asked.
-    """
-    bundle, is_own = crawl.source(version)
-    if is_own:
-        return bundle
-    text = bundle.files.get(bundle.entry, b"").decode(errors="replace")
-    _say(f"the source of crawl {crawl.id} was not shipped by you from this machine:\n")
-    _say(text[:_SOURCE_CHARS] + ("\n..." if len(text) > _SOURCE_CHARS else ""))
-    more = sorted(set(bundle.files) - {bundle.entry})
-    if more:
-        _say(f"\nand {', '.join(more)}")
+    number, record = chosen_page(crawl, page)
+    title = f"page {number}, {record.url}, with the spider as it is now"
     try:
-        answer = input("run it here? [y/N] ")
-    except (EOFError, RuntimeError):  # a notebook without a keyboard raises one of the latter
-        answer = ""
-    if answer.strip().lower() not in {"y", "yes"}:
-        raise StateError(f"the source of crawl {crawl.id} was not run")
-    return bundle
+        with guest(edited(trusted_source(crawl, record.code_version)), crawl.view.spec) as loaded:
+            if enter:
+                call = prepare_call(loaded, record)
+                _enter(shell, call.code, lambda: call.run([]), in_thread=call.is_async)
+                return f"{title}: the call has ended"
+            done = rerun(loaded, record)
+            if done.error is None:
+                return f"{title}: it does not fail; --enter stops at the call's first line"
+            _say(f"{title}:\n{type(done.error).__name__}: {done.error}, at {done.place}")
+            _post_mortem(shell, done.error)
+    except NotReplayableError as exc:
+        return f"{title}: {exc}"
+    return ""
 
 
-def can_ask(shell: InteractiveShell) -> bool:
+def can_ask(shell: InteractiveShell | None) -> bool:
     """Whether somebody is there to type at a prompt."""
     kernel: Any = getattr(shell, "kernel", None)
     return kernel is None or bool(getattr(kernel, "_allow_stdin", True))
@@ -148,7 +156,7 @@ class _AtOwnFrame(_OfGuest):
         return stack, own[-1] if own and trace is not None else place
 
 
-def _post_mortem(shell: InteractiveShell, error: BaseException) -> None:
+def _post_mortem(shell: InteractiveShell | None, error: BaseException) -> None:
     from vscrapy_magic.runtime.frames import own_frame
 
     seen = error  # one that was raised for another, in a library, is looked at where that one was
@@ -160,13 +168,15 @@ def _post_mortem(shell: InteractiveShell, error: BaseException) -> None:
         _say("".join(traceback.format_exception(error)).rstrip())
         _say("nobody can type here; in a notebook with a keyboard the debugger opens now")
         return
-    base: Any = shell.debugger_cls
+    base: Any = pdb.Pdb if shell is None else shell.debugger_cls
     debugger = type("Debugger", (_AtOwnFrame, base), {})()
     debugger.reset()
     debugger.interaction(None, trace)
 
 
-def _enter(shell: InteractiveShell, code: Any, run: Callable[[], None], *, in_thread: bool) -> None:
+def _enter(
+    shell: InteractiveShell | None, code: Any, run: Callable[[], None], *, in_thread: bool
+) -> None:
     """Stop at the first line of a function while something is run that calls it."""
     if code is None:
         raise ConfigError("--enter: the call is no function of Python's; try without it")
@@ -175,7 +185,7 @@ def _enter(shell: InteractiveShell, code: Any, run: Callable[[], None], *, in_th
     if in_thread:
         _entered_in_thread(code, run)
         return
-    base: Any = shell.debugger_cls
+    base: Any = pdb.Pdb if shell is None else shell.debugger_cls
     with _stopping_at(code, type("Debugger", (_OfGuest, base), {})()):
         _run_quietly(run)
 

@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from vscrapy_magic.errors import ConfigError, StateError
 from vscrapy_magic.notebook.cells import CellLog
 from vscrapy_magic.sender.crawl import Crawl
-from vscrapy_magic.sender.session import Session, open_kept
+from vscrapy_magic.sender.session import Session, latest, open_kept
 
 SCREENS_MAX: Final = 20  # panels whose lines are kept for `%vpanel`
 _SPIDER_BASE: Final = ("scrapy.spiders", "Spider")
@@ -28,6 +28,7 @@ class Kernel:
         self.cells: Final = cells
         self._session: Session | None = None
         self.last: Crawl | None = None
+        self._seen: Crawl | None = None  # of those found by `vs.attach`
         self._screens: dict[str, Any] = {}
         atexit.register(self.disconnect)
 
@@ -60,7 +61,7 @@ class Kernel:
         return self._session or self.connect()
 
     def crawl(self, crawl_id: str = "") -> Crawl:
-        """A crawl by its id; empty: the last one of this kernel.
+        """A crawl by its id; empty: the last one that was started here, or found by `vs.attach`.
 
         Raises:
             ConfigError: there was none yet.
@@ -68,13 +69,16 @@ class Kernel:
         """
         if crawl_id:
             return open_kept(crawl_id) or self.session.attach(crawl_id)
+        found = latest()
+        if found is not None and found is not self._seen:
+            self.last = self._seen = found
         if self.last is None:
             raise ConfigError("no crawl was run in this kernel yet: name one, see %vlist")
         return self.last
 
     def remember(self, crawl: Crawl, screen: Any) -> None:
         """Keep the crawl that was started last, and where it is shown."""
-        self.last = crawl
+        self.last, self._seen = crawl, latest()
         self._screens[crawl.id] = screen
         for crawl_id in list(self._screens)[:-SCREENS_MAX]:
             del self._screens[crawl_id]

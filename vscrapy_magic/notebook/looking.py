@@ -136,8 +136,8 @@ def page(kernel: Kernel, number: str = "", *, crawl_id: str = "", loading: bool 
         if response is None or not hasattr(response, "body"):
             raise ConfigError("nothing was fetched yet: %vfetch URL, or name a failure: %vview 3")
         return Page(response, loading=loading)
-    from vscrapy_magic.notebook.debugging import chosen
     from vscrapy_magic.runtime.captured import plain_response
+    from vscrapy_magic.runtime.replaying import chosen
 
     if not number.isdecimal():
         raise ConfigError(f"{number!r} is no number of a failure; see %verrors")

@@ -243,18 +243,24 @@ class VscrapyMagics(Magics):
     @line_magic
     @_tidy
     def vdebug(self, line: str) -> str | None:
-        """%vdebug [N] [--enter]: run a failed call again here, and stop where it fails."""
+        """%vdebug [N|pN] [--enter]: run a failed call again here, and stop where it fails."""
         parse = _parser("%vdebug", "3")
-        parse.add_argument("number", nargs="?", type=int, default=0, help="of %%verrors; newest")
+        what = "a number of %%verrors (newest), or p and one of a recorded page"
+        parse.add_argument("which", nargs="?", default="0", help=what)
         parse.add_argument("--enter", action="store_true", help="stop at the call's first line")
         parse.add_argument("--crawl", default="", metavar="ID", help="another than the last")
         options = _parsed(parse, line)
         if options is None:
             return None
-        from vscrapy_magic.notebook.debugging import debug
+        from vscrapy_magic.notebook.debugging import debug, debug_page
+        from vscrapy_magic.notebook.replaying import edited_source
 
-        crawl = self.kernel.crawl(options.crawl)
-        said = debug(self.kernel.shell, crawl, options.number, enter=options.enter)
+        shell, which, crawl = self.kernel.shell, options.which, self.kernel.crawl(options.crawl)
+        if which.isdecimal():
+            said = debug(shell, crawl, int(which), enter=options.enter)
+        else:
+            edited = functools.partial(edited_source, self.kernel, crawl)
+            said = debug_page(shell, crawl, which, edited, enter=options.enter)
         if said:
             print(said)  # noqa: T201 - as the prompt was, it is text
         return None
@@ -283,9 +289,14 @@ class VscrapyMagics(Magics):
     @line_magic
     @_tidy
     def vreplay(self, line: str) -> Any:
-        """%vreplay [N|all]: failed calls with the spider as it is now."""
+        """%vreplay [N|pN|all]: failed calls, and recorded pages, with the spider as it is now."""
         parse = _parser("%vreplay", "all")
-        parse.add_argument("which", nargs="?", default="all", help="a number of %%verrors, or all")
+        parse.add_argument(
+            "which",
+            nargs="?",
+            default="all",
+            help="a number of %%verrors, p and one of a recorded page, or all",
+        )
         parse.add_argument("--crawl", default="", metavar="ID", help="another than the last")
         options = _parsed(parse, line)
         if options is None:

@@ -11,9 +11,12 @@ from vscrapy_magic.sender.classes import class_order
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order
+from vscrapy_magic.sender.origins import order_again, order_of_here
 from vscrapy_magic.sender.patching import Patched
+from vscrapy_magic.store.messages import Bundle
 
 _WORDS_MAX = 2
+_MAIN = "__main__"
 
 
 def patch_crawl(kernel: Kernel, words: Sequence[str]) -> tuple[Crawl, Patched]:
@@ -37,18 +40,33 @@ def patch_crawl(kernel: Kernel, words: Sequence[str]) -> tuple[Crawl, Patched]:
     return crawl, crawl.patch(edited_order(kernel, crawl, name))
 
 
-def edited_order(kernel: Kernel, crawl: Crawl | None, name: str = "") -> Order:
-    """What `%vcrawl` would ship now for a crawl that was ordered before.
+def edited_order(
+    kernel: Kernel, crawl: Crawl | None, name: str = "", *, shipped: Bundle | None = None
+) -> Order:
+    """What would be shipped now for a crawl that was ordered before.
+
+    The cells are asked first; then, of a file or project of this machine, that is what is on disk;
+    then the project around the working folder.
 
     Args:
         crawl: whose arguments are used; None for none.
-        name: of another spider than the crawl's own.
+        name: of another spider than the crawl's own, in a cell.
+        shipped: what was shipped; None: only the cells are asked.
 
     Raises:
-        ConfigError: no cell defines the spider.
+        ConfigError: no cell defines the spider, or its file or project is not there any more.
         CannotShipError: something that it uses exists in this process only.
     """
     namespace = kernel.shell.user_ns
-    spider, args = (crawl.spider, crawl.view.spec.args) if crawl is not None else ("", {})
-    kind = find_spider(name or spider, namespace, namespace)
-    return class_order(CrawlOptions(args=args), kind, kernel.cells.cells, namespace)
+    if crawl is None:
+        kind = find_spider(name, namespace, namespace)
+        return class_order(CrawlOptions(), kind, kernel.cells.cells, namespace)
+    spec = crawl.view.spec
+    known = spiders_in(namespace).get(spec.spider)
+    if not name and (known is None or known.__module__ != _MAIN):  # not one that was imported here
+        if crawl.origin is not None:
+            return order_again(crawl.origin, spec)
+        if known is None and shipped is not None and not shipped.cells:
+            return order_of_here(shipped, spec)
+    kind = find_spider(name or spec.spider, namespace, namespace)
+    return class_order(CrawlOptions(args=spec.args), kind, kernel.cells.cells, namespace)

@@ -3,6 +3,7 @@
 from collections import deque
 from typing import Final
 
+from vscrapy_magic.sender.account import recorded
 from vscrapy_magic.store.messages import CrawlState
 from vscrapy_magic.store.views import CrawlView
 
@@ -79,6 +80,8 @@ def notices(view: CrawlView) -> list[str]:
     if view.limited_by and not view.over:
         setting = view.limited_by.split(" ", 1)[0]
         found.append(f"limited by {view.limited_by} (%vset {setting}=... changes it)")
+    if view.over and (said := recorded(view)):
+        found.append(said)
     return found
 
 

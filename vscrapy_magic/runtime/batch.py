@@ -87,6 +87,8 @@ class Batch:
         found = [out for out in outputs if out.kind is OutputKind.FAILURE]
         failures = [out.data for out in found if not out.tally]
         failures += _tallies([out for out in found if out.tally])
+        pages = [out.data for out in outputs if out.kind is OutputKind.PAGE]
+        kept = [data for data in pages if data]
         requests: list[NewRequest] = [out.new for out in outputs if out.new is not None]
         return {
             "ended": tuple(t.run.lease.lease_id for t in self.taken if t.run and t.ends),
@@ -101,6 +103,9 @@ class Batch:
             "item_count": len(items),
             "failures": item_packet(failures) if failures else b"",
             "failure_count": len(found),
+            "records": item_packet(kept) if kept else b"",
+            "record_count": len(kept),
+            "records_left": len(pages) - len(kept),
             "pages": counts.pages,
             "errors": counts.errors,
             "stats": tuple(deltas(counts)),

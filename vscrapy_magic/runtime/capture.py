@@ -98,7 +98,7 @@ def sight(seen: Seen) -> Sight:
 
 
 class Recorder:
-    """Makes the failure records of one child.
+    """Makes the records of one child: of failures, and what those of pages consist of.
 
     Args:
         codec: packs requests and items; without it there are none in the records.
@@ -134,7 +134,7 @@ class Recorder:
         record = msgspec.structs.replace(
             record,
             traceback=self._hide(hider, text),
-            request=self._packed(request, REQUEST_BYTES_MAX),
+            request=self.packed(request),
             response=response and self.response(response, request),
             item=self._item(seen.item),
             inline=tuple(self.response(each, None) for each in seen.inline),
@@ -151,7 +151,7 @@ class Recorder:
         record = msgspec.structs.replace(
             record,
             traceback=_brief(record.frames, f"{record.type}: {record.message}"),
-            request=self._packed(request, REQUEST_BYTES_SHORT),
+            request=self.packed(request, REQUEST_BYTES_SHORT),
         )
         return self._with_packed(record, seen.packed)
 
@@ -185,7 +185,7 @@ class Recorder:
             traceback="",
             place=at.place,
             group=at.group,
-            url=self._url(request.url) if request else "",
+            url=self.url(request.url) if request else "",
             method=request.method if request else "",
             component=seen.component,
             callback=seen.callback,
@@ -203,7 +203,7 @@ class Recorder:
             body = body[: self._body_bytes]
         is_other = request is not None and request is not record_request
         return CapturedResponse(
-            url=self._url(response.url),
+            url=self.url(response.url),
             status=response.status,
             kind=path_name(type(response)),
             headers=self._shown(_headers(response.headers)),
@@ -212,7 +212,7 @@ class Recorder:
             encoding=str(getattr(response, "encoding", None) or ""),
             flags=tuple(map(str, response.flags or ())),
             protocol=str(response.protocol or ""),
-            request=self._packed(request, REQUEST_BYTES_MAX) if is_other else b"",
+            request=self.packed(request) if is_other else b"",
         )
 
     def _cause(self, error: BaseException, request: Request | None, hider: Hider) -> Cause:
@@ -231,7 +231,7 @@ class Recorder:
             record, **(facts | {"request": self._hider.data(facts["request"])})
         )
 
-    def _packed(self, request: Request | None, bytes_max: int) -> bytes:
+    def packed(self, request: Request | None, bytes_max: int = REQUEST_BYTES_MAX) -> bytes:
         """The request as the codec makes it; empty where it cannot leave this process."""
         if request is None or self._codec is None:
             return b""
@@ -265,7 +265,8 @@ class Recorder:
     def _hide(self, hider: Hider, text: str) -> str:
         return hider.values(text) if self._shows_secrets else hider.text(text)
 
-    def _url(self, url: str) -> str:
+    def url(self, url: str) -> str:
+        """An address as a record shows it."""
         return self._hider.values(url if self._shows_secrets else mask_url(url))
 
     def _shown(self, headers: dict[str, list[str]]) -> dict[str, list[str]]:

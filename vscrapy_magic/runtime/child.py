@@ -83,6 +83,7 @@ class Child:
         self._trial: Trial | None = None  # until the code that it tries is in force
         self._secrets: tuple[str, ...] = ()
         self._code_version = FIRST_CODE
+        self._records = False
         self._debugger = Debugger(order, self._reporter)
         self._control = Control(
             order.control_fd, self._obey, self._reporter, self._debugger.go_on_for_good
@@ -145,7 +146,7 @@ class Child:
         frontier = Frontier(store, spec.crawl_id)
         if self._order.is_trial:
             self._trial = Trial(frontier, self._order, self._reporter.phase)
-        self._code_version = version
+        self._code_version, self._records = version, spec.record_bytes > 0
         code = Codes(store).get(spec, version)
         try:
             kind, settings = self._load(spec, code, crawls, Shared(store).read())
@@ -204,6 +205,7 @@ class Child:
             code_version=self._code_version,
             admit=lambda: self._admit(frontier),
             secrets=self._secrets,
+            records=self._records,
             failed=self._debugger.failed,
         )
 

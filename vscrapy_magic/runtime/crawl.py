@@ -25,6 +25,7 @@ from vscrapy_magic.runtime.failures import Failures
 from vscrapy_magic.runtime.fetching import lent_cookies, response_record
 from vscrapy_magic.runtime.link import Link
 from vscrapy_magic.runtime.loader import KEEPS_STATE
+from vscrapy_magic.runtime.recording import Recording
 from vscrapy_magic.runtime.scheduler import LeaseScheduler
 from vscrapy_magic.runtime.settings import LiveSettings, begin_with
 from vscrapy_magic.runtime.signals import LeaseSignals
@@ -62,6 +63,7 @@ class Seat:
         phase: is told what the child does from now on.
         code_version: of the source that runs here.
         secrets: values that nothing may show.
+        records: whether the pages of the crawl are recorded.
         failed: is called with each exception that user code let go, where it was caught.
         admit: called when all that the spider consists of is made, and nothing is open yet.
     """
@@ -72,6 +74,7 @@ class Seat:
     worker: WorkerName
     code_version: int = 1
     secrets: tuple[str, ...] = ()
+    records: bool = False
     failed: Callable[[object], object] = lambda _exc: None
     admit: Callable[[], None] = lambda: None
 
@@ -133,6 +136,9 @@ class Host:
         self._making_way = False  # the same, and soon
         self.codec: Final = SpiderCodec(spider)
         self.failures: Final = Failures(crawler, self.codec)
+        self.recording: Final = Recording(crawler, self.codec) if crawler.seat.records else None
+        if self.recording is not None:
+            engine.before_callbacks(self.recording.called)
         self.codec.on_text = self.failures.sent_as_text
         crawler.signals.tell = self.failures.handler_failed
         self._strays: Final = Strays(self.failures.nobody_waited, post)
@@ -173,6 +179,11 @@ class Host:
         if isinstance(result, Failure) and run.live:
             with working_for(run):
                 self.failures.download_failed(result, request)
+
+    def processed(self, run: Run, request: Request, result: Any) -> None:
+        """Scrapy is done with what the downloader brought for a leased request."""
+        if self.recording is not None and isinstance(result, Response):
+            self.recording.ended(run, result.request or request)
 
     def fetched(self, response: Response) -> None:
         """The page that somebody wants to look at is here."""
@@ -287,6 +298,10 @@ class Host:
         elif reply.state is CrawlState.CLOSING:
             self._drain()
             self._close_knowing_all(reply.close_reason)
+
+    def records_full(self) -> None:
+        if self.recording is not None:
+            self.recording.full = True
 
     def failed(self, error: VscrapyError) -> None:
         """The crawl is over, this child is out of it, or the store is."""

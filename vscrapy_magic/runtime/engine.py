@@ -16,6 +16,7 @@ test per touch fails where a version has not. What is not public, and in which v
 - `Downloader._get_slot` (2.13-2.19; with the spider up to 2.13), the clock of `lastseen` (wall time
   up to 2.15, monotonic later), `_get_concurrency_delay` (up to 2.17; says whether the downloader
   looks at spider attributes), `Downloader._delay` (from 2.18).
+- `SpiderMiddlewareManager.methods["process_spider_input"]` (2.13-2.19): a recorded crawl adds one.
 - `DownloaderMiddlewareManager.methods`, `Scraper.handle_spider_output_async` and
   `_process_spidermw_output` (2.13 only, in `contexts.py`): these run in whatever context a Deferred
   fires there; later versions run them in the context of their request.
@@ -142,6 +143,7 @@ class LeasedEngine(ExecutionEngine):
                 done = super()._handle_downloader_output(result, request)
 
         def ended(outcome: Any) -> Any:
+            host.processed(run, request, result)
             self.tracker.request_done(run)
             host.stepper.poke()
             return outcome
@@ -152,6 +154,13 @@ class LeasedEngine(ExecutionEngine):
     def _start_scheduled_requests(self) -> None:
         with working_for(None):
             super()._start_scheduled_requests()
+
+    def before_callbacks(self, function: Callable[..., None]) -> None:
+        """Call a function with each response that is about to reach a callback.
+
+        It is the last `process_spider_input`: those of the middlewares have let the response pass.
+        """
+        self.scraper.spidermw.methods["process_spider_input"].append(function)
 
     def poke(self) -> None:
         """Let the engine ask the scheduler soon; left alone it asks every five seconds."""

@@ -313,16 +313,26 @@ class _LastLines(logging.Handler):
 
 
 def recorder_for(
-    seat: "Seat", settings: BaseSettings, codec: SpiderCodec | None = None
+    seat: "Seat",
+    settings: BaseSettings,
+    codec: SpiderCodec | None = None,
+    *,
+    body_bytes: int | None = None,
 ) -> Recorder:
-    """The recorder of a child with these settings."""
+    """The recorder of a child with these settings.
+
+    Args:
+        body_bytes: of each body so many are kept; None: as of failures.
+    """
+    if body_bytes is None:
+        body_bytes = settings.getint(BODY_SETTING, BODY_BYTES_MAX)
     return Recorder(
         seat.worker,
         code_version=seat.code_version,
         codec=codec,
         hider=Hider(seat.secrets),
         shows_secrets=settings.getbool(SECRETS_SETTING),
-        body_bytes=settings.getint(BODY_SETTING, BODY_BYTES_MAX),
+        body_bytes=body_bytes,
     )
 
 

@@ -89,6 +89,9 @@ class Host(Protocol):
     def step_done(self) -> None:
         """An answer was worked in."""
 
+    def records_full(self) -> None:
+        """No more pages are kept of this crawl."""
+
     def failed(self, error: VscrapyError) -> None:
         """No further step is possible."""
 
@@ -369,6 +372,8 @@ class Stepper:
             self._host.state_changed(reply)
         if reply.leave:
             self._host.leave()
+        if reply.records_full:
+            self._host.records_full()
         if reply.patched:
             self._host.make_way()
 

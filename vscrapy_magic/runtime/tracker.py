@@ -37,13 +37,18 @@ class OutputKind(enum.Enum):
     REQUEST = b"r"
     ITEM = b"i"
     FAILURE = b"f"
+    PAGE = b"p"  # a recorded one
+
+
+_OF_THIS_RUN: Final = frozenset({OutputKind.FAILURE, OutputKind.PAGE})
 
 
 class Output(msgspec.Struct):
     """One thing that a lease brought.
 
     Attributes:
-        data: the item's or failure's record; empty for a request.
+        data: the record of an item, a failure or a page; empty for a request, and for a page that
+            is only counted.
         identity: what makes an output the same in another run of the lease.
         new: a request as the frontier takes it.
         request: the same as Scrapy's object, for `request_dropped`.
@@ -165,17 +170,13 @@ class Run:
         )
         self._ordinals: Counter[bytes] = Counter()
         self._sent = bytearray()  # content keys of parts, as far as they are remembered
-        self._failed: set[bytes] = set()  # content keys of failures
+        self._again: set[bytes] = set()  # content keys of failures and pages
+        self.has_failed = False  # whether a failure is among what it brought
 
     @property
     def live(self) -> bool:
         """Whether outputs still go to this lease."""
         return self.state in {RunState.BUFFERED, RunState.RUNNING, RunState.DONE}
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a failure is among what it brought."""
-        return bool(self._failed)
 
     def key(self, output: Output) -> bytes:
         """The content key of one of its outputs.
@@ -200,17 +201,17 @@ class Run:
         for output in outputs:
             if len(self._sent) > KEY_BYTES * DELIVERED_MAX:
                 return
-            if output.kind is not OutputKind.FAILURE:
+            if output.kind not in _OF_THIS_RUN:
                 self._sent += self.key(output)
 
-    def failed(self, output: Output) -> None:
-        """A failure is an output that a retry may well bring again."""
-        self._failed.add(self.key(output))
+    def again(self, output: Output) -> None:
+        """Remember an output that a retry may well bring again: a failure, a recorded page."""
+        self._again.add(self.key(output))
 
     def delivered(self, outputs: Iterable[Output]) -> tuple[bytes, bool]:
         """Content keys of all that this lease has brought, with these; whether there is more."""
         self.sent(outputs)
-        keys = b"".join(sorted(self.published - self._failed)) + self._sent
+        keys = b"".join(sorted(self.published - self._again)) + self._sent
         most = KEY_BYTES * DELIVERED_MAX
         return bytes(keys[:most]), len(keys) > most
 
@@ -311,8 +312,9 @@ class Tracker:
         if run is None:
             self.loose.append(output)
         elif run.live:
-            if output.kind is OutputKind.FAILURE:
-                run.failed(output)
+            if output.kind in _OF_THIS_RUN:
+                run.again(output)
+                run.has_failed |= output.kind is OutputKind.FAILURE
             if run.is_published(output):
                 return False
             run.unit.append(output)

@@ -4,6 +4,7 @@ import datetime
 import time
 from typing import Any
 
+from vscrapy_magic.store.pages import RECORD_SETTING
 from vscrapy_magic.store.views import CrawlView
 
 
@@ -20,6 +21,26 @@ def describe(view: CrawlView) -> str:
         f"{_count(totals.failures, 'failure')}"
     )
     return f"{view.crawl_id} {view.spec.spider} {view.state}{why}: {counts} in {seconds:.1f} s"
+
+
+def recorded(view: CrawlView, command: str = "%vreplay all") -> str:
+    """What became of the pages of a recorded crawl, in one line; empty of another one.
+
+    Args:
+        command: what its user types to run them again.
+    """
+    spec, totals = view.spec, view.totals
+    if not spec.record_bytes:
+        return ""
+    if not (view.recorded or view.unrecorded) and totals.pages:
+        return (
+            "no page was recorded: none reached a callback, or the workers are older than --record "
+            "(update vscrapy_magic there)"
+        )
+    found = f"{_count(view.recorded, 'page')} recorded"
+    if view.unrecorded:
+        found += f", {view.unrecorded} more not kept ({RECORD_SETTING} is {spec.record_bytes:,})"
+    return f"{found}: `{command}` runs the spider as it is now on them"
 
 
 def _count(number: int, noun: str) -> str:

@@ -62,6 +62,7 @@ def class_order(
         workers=options.workers,
         notes=(*options.notes(), *strange, *no_effect_notes({**own, **given}), *shipped.notes),
         keep_open=options.keep_open,
+        record=options.record,
         feeds=_feeds(options, spider, given) if _has_feeds(options, own | given) else None,
     )
 

@@ -19,7 +19,7 @@ from vscrapy_magic.sender.collecting import Collecting, described
 from vscrapy_magic.sender.feeds import Feeds, export
 from vscrapy_magic.sender.follow import Follower, Listener, sender_line
 from vscrapy_magic.sender.interrupts import Interrupts
-from vscrapy_magic.sender.items import FailureList, Items
+from vscrapy_magic.sender.items import FailureList, Items, Pages
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.sender.patching import Patched, patch, spider_order
 from vscrapy_magic.sender.retrying import Choice, Retried
@@ -31,6 +31,7 @@ from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.feed_journal import Note
+from vscrapy_magic.store.inspection import Origin
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine, Logs
 from vscrapy_magic.store.messages import Bundle, CrawlState, SessionRecord
@@ -67,6 +68,7 @@ class Crawl:
     Attributes:
         items: as dictionaries; a sequence that grows while the crawl runs.
         failures: what went wrong, with traceback, request and response; it grows likewise.
+        pages: recorded ones (`record=True`, `--record`), with request and response; it grows too.
         files: `worker/path` -> path here, of files that the spider wrote into its working folder.
     """
 
@@ -94,6 +96,7 @@ class Crawl:
         self.spider: Final[str] = view.spec.spider
         self.items: Final = Items(spool)
         self.failures: Final = FailureList(spool)
+        self.pages: Final = Pages(spool)
         self.files: Final = spool.files
         if store is None or collecting is None:
             self._over.set()
@@ -371,6 +374,11 @@ class Crawl:
         store = self._need_store()
         code = Codes(store).get(self._view.spec, code_version)
         return Crawls(store).bundle(code.bundle), False
+
+    @property
+    def origin(self) -> Origin | None:
+        """The file or project on this machine that it was ordered with; None for another crawl."""
+        return self._spool.origin
 
     def to_pandas(self) -> Any:
         """The items as a data frame.

@@ -63,7 +63,14 @@ def fetch(
     if cookies_of:
         settings[COOKIES_SETTING] = cookies_of
     fetching = msgspec.structs.replace(
-        order, settings=settings, in_force={}, workers=1, feeds=None, only=worker, keep_open=False
+        order,
+        settings=settings,
+        in_force={},
+        workers=1,
+        feeds=None,
+        only=worker,
+        keep_open=False,
+        record=False,
     )
     return session.place(fetching)
 

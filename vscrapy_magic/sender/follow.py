@@ -123,6 +123,7 @@ class Follower:
         self._files_coming = False
         self._problem: type[VscrapyError] | None = None  # what is wrong, as it was told
         self._answered = time.monotonic()  # when nothing was wrong yet
+        self._older_said = False
         self._rolled_back = ""  # why not what the server says of the end counts
         self._stop = threading.Event()
         self._thread = threading.Thread(
@@ -293,11 +294,27 @@ class Follower:
         """Keep them; they are acknowledged with the next look, when all have got them."""
         if not outputs:
             return
+        self._see_older(outputs)
         fail_point("sender_before_spool")
         kept = self._spool.keep(outputs)
         self._unacked = outputs[-1]  # until the server has heard of it, though it goes away
         fail_point("sender_after_spool_before_ack")
         self._deliver(kept)
+
+    def _see_older(self, outputs: Sequence[Output]) -> None:
+        """Say once that a worker knows nothing of recorded pages."""
+        if not self._view.spec.record_bytes or self._older_said:
+            return
+        older = next((o for o in outputs if o.record_count is None and o.item_count), None)
+        if older is not None:
+            self._older_said = True
+            token = older.nonce.partition(" ")[0]
+            names = [each.worker for each in self._view.members if each.token == token]
+            self._say(
+                logging.WARNING,
+                f"{names[0] if names else 'a worker'} is older than --record: pages that it works "
+                "on are not recorded; update vscrapy_magic there",
+            )
 
     def _take_lines(self, arrived: Arrived) -> None:
         self.log_after = arrived.log_after

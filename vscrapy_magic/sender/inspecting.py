@@ -37,11 +37,17 @@ _COMMAND: Final = (sys.executable, "-P", "-m", "vscrapy_magic.runtime.inspect")
 class Inspecting:
     """One reading of a source that is under way; a context manager, which ends it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, folder: Path | None = None) -> None:
+        """Begin.
+
+        Args:
+            folder: the working folder that it is read in; None: this process's.
+        """
         self.source: Final = source
+        self._folder: Final = folder or Path.cwd()
         self._name = source.entry or source.spider
-        self._connection = _ask_warm(source)
-        self._process = None if self._connection else _start(source)
+        self._connection = _ask_warm(source, self._folder)
+        self._process = None if self._connection else _start(source, self._folder)
 
     def result(self) -> Inspection:
         """What the spider's source says; waits for it, and can be asked once.
@@ -52,7 +58,7 @@ class Inspecting:
         if self._connection is not None:
             answer, code = self._hear_warm(self._connection)
         else:
-            answer, code = self._hear(self._process or _start(self.source))
+            answer, code = self._hear(self._process or _start(self.source, self._folder))
         if not answer:
             raise ConfigError(
                 f"{self._name}: the process that imports it ended by itself (exit code {code}); "
@@ -76,7 +82,7 @@ class Inspecting:
         if _EXIT_CODE.fullmatch(answer):
             return b"", int(answer)
         # Its zygote is gone, or it cannot be what a fresh process would be.
-        self._process = _start(self.source)
+        self._process = _start(self.source, self._folder)
         return self._hear(self._process)
 
     def _hear(self, process: "subprocess.Popen[bytes]") -> tuple[bytes, int]:
@@ -167,15 +173,15 @@ def _hint(source: Source, names: Sequence[str]) -> str:
     return f"; did you mean {close!r}?" if close else f"; there is {', '.join(names)}"
 
 
-def _start(source: Source) -> "subprocess.Popen[bytes]":
+def _start(source: Source, folder: Path) -> "subprocess.Popen[bytes]":
     """A process that imports Scrapy and then the source."""
     with tempfile.TemporaryFile() as order:  # without a name; a pipe could be too small
         order.write(msgspec.json.encode(source))
         order.seek(0)
-        return subprocess.Popen(_COMMAND, stdin=order, stdout=subprocess.PIPE)
+        return subprocess.Popen(_COMMAND, stdin=order, stdout=subprocess.PIPE, cwd=folder)
 
 
-def _ask_warm(source: Source) -> socket.socket | None:
+def _ask_warm(source: Source, folder: Path) -> socket.socket | None:
     """A connection to a warm process that reads the source; None when there is none."""
     try:
         places = list(addresses(runtime_dir() / FOLDER_NAME, environment_id()))
@@ -185,9 +191,7 @@ def _ask_warm(source: Source) -> socket.socket | None:
         return None
     umask = os.umask(0)
     os.umask(umask)
-    inquiry = Inquiry(
-        source=source, folder=str(Path.cwd()), variables=dict(os.environ), umask=umask
-    )
+    inquiry = Inquiry(source=source, folder=str(folder), variables=dict(os.environ), umask=umask)
     for place in places:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(_CONNECT_WITHIN_S)

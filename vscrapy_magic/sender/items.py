@@ -1,4 +1,4 @@
-"""Owns how items and failures of a crawl are read: sequences over its spool, read as asked for.
+"""Owns how items, failures and pages of a crawl are read: sequences over its spool, lazy ones.
 
 Runs in the sender's process; any thread. A million items do not live in the kernel.
 """
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar, overload
 
 from vscrapy_magic.sender.failures import Failure
+from vscrapy_magic.sender.pages import Page
 from vscrapy_magic.sender.spool import Spool, failures_in
 from vscrapy_magic.store.failures import FailureGroup
 from vscrapy_magic.store.outputs import Output
@@ -92,6 +93,17 @@ class Items(_Lazy[dict[str, Any]]):
 
     def _read(self, output: Output) -> list[dict[str, Any]]:
         return [record["data"] for record in self._codec.decode(output.items)]
+
+
+class Pages(_Lazy[Page]):
+    """The recorded pages of a crawl, in the order of their commits; it grows while that runs."""
+
+    def _count(self) -> int:
+        self._spool.pages.refresh()
+        return len(self._spool.pages)
+
+    def _at(self, place: int) -> Page:
+        return Page(self._spool.pages[place])
 
 
 class FailureList(_Lazy[Failure]):

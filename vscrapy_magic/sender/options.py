@@ -81,6 +81,7 @@ class CrawlOptions(msgspec.Struct, frozen=True, kw_only=True):
     detach: bool = False
     variable: str = ""
     keep_open: bool = False
+    record: bool = False
     files: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     redis: str = ""
@@ -242,6 +243,9 @@ def _ours(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--keep-open", action="store_true", help="do not end when there is nothing left to do"
     )
+    group.add_argument(
+        "--record", action="store_true", help="keep all pages, to run an edited spider on them"
+    )
     named: dict[str, Any] = {"action": "append", "default": []}
     group.add_argument(
         "--file", dest="files", metavar="PATH", help="send a data file along (repeatable)", **named
@@ -303,6 +307,7 @@ def parse_words(words: Sequence[str], prog: str, target: str = "spider") -> Craw
         detach=found.detach,
         variable=found.variable,
         keep_open=found.keep_open,
+        record=found.record,
         files=tuple(found.files),
         env=tuple(found.env),
         redis=found.redis,

@@ -19,9 +19,10 @@ from vscrapy_magic.sender.local_state import pinned
 from vscrapy_magic.sender.options import MASK, CrawlOptions, no_effect_notes, setting_notes
 from vscrapy_magic.sender.project import data_files, shared_state_of, source_files
 from vscrapy_magic.store.crawls import new_crawl_id
-from vscrapy_magic.store.inspection import FeedOrder, Inspection, Source
+from vscrapy_magic.store.inspection import FeedOrder, Inspection, Origin, Source
 from vscrapy_magic.store.keys import SessionId
 from vscrapy_magic.store.messages import Bundle, CloseLimits, CrawlSpec, SessionRecord, encode
+from vscrapy_magic.store.pages import RECORD_BYTES_MAX, RECORD_SETTING
 from vscrapy_magic.store.placement import Placement
 from vscrapy_magic.store.values import CannotCrossError, Codec
 from vscrapy_magic.store.views import CrawlView
@@ -46,6 +47,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         only: name of the worker that is to run it; empty for any.
         breaks: whether its user is there to debug at a `breakpoint()`.
         pdb: whether the first failure of the crawl stops in the debugger.
+        record: whether all pages come back, for who replays them.
+        origin: where the source was read; None for one of cells, or of a class.
     """
 
     shipped: Shipped
@@ -61,6 +64,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     only: str = ""
     breaks: bool = False
     pdb: bool = False
+    record: bool = False
+    origin: Origin | None = None
 
     @property
     def workers_max(self) -> int:
@@ -74,6 +79,20 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         """The level that the workers log from."""
         level = logging.getLevelName(str(self._setting("LOG_LEVEL", "DEBUG")))
         return level if isinstance(level, int) else logging.DEBUG
+
+    @property
+    def record_bytes(self) -> int:
+        """So much of all pages is kept; 0 for none.
+
+        Raises:
+            ConfigError: the setting is no number of bytes.
+        """
+        if not self.record:
+            return 0
+        value = self._setting(RECORD_SETTING, RECORD_BYTES_MAX)
+        if not str(value).isdecimal() or not int(value):
+            raise ConfigError(f"{RECORD_SETTING}={value}: a number of bytes is needed")
+        return int(value)
 
     def flag(self, name: str, *, default: bool) -> bool:
         """A setting in force that is yes or no, read as Scrapy reads it."""
@@ -160,6 +179,8 @@ def _order(options: CrawlOptions, source: Source, found: Inspection, shipped: Sh
             *shipped.notes,
         ),
         keep_open=options.keep_open,
+        record=options.record,
+        origin=Origin(source=source, folder=str(Path.cwd())),
         feeds=FeedOrder(source=source) if found.feeds else None,
     )
 
@@ -222,6 +243,7 @@ def place(
         out_bytes_max=ground.defaults.out_bytes_max,
         breaks=order.breaks,
         pdb=order.pdb,
+        record_bytes=order.record_bytes,
     )
     if env:
         spec = msgspec.structs.replace(spec, settings=_encoded(order.settings | _cache(order)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from vscrapy_magic.errors import ConfigError, StoreError
-from vscrapy_magic.sender.account import describe
+from vscrapy_magic.sender.account import describe, recorded
 from vscrapy_magic.sender.collecting import kept_hint
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.interrupts import Interrupts
@@ -132,6 +132,8 @@ def attend(
         for line in crawl.export(*files, overwrite=anew) if files else ():
             terminal.say(line)
     terminal.say(f"crawl {describe(crawl.view)}")
+    if said := recorded(crawl.view, f"vscrapy replay {crawl.id}"):
+        terminal.say(said)
     missing = crawl.view.totals.items - len(crawl.items)
     if missing > 0:
         terminal.say(
@@ -241,6 +243,8 @@ class _Run:
             self._terminal.note(
                 f"the spider wrote {count} files on its workers: {crawl.files.root}"
             )
+        if said := recorded(view, f"vscrapy replay {crawl.id}"):
+            self._terminal.note(said)
         if len(crawl.failures):
             self._terminal.note(f"`vscrapy errors {crawl.id}` shows the failures")
         if interrupts.count:

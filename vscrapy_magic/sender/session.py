@@ -130,6 +130,7 @@ class Session:
         workers: int | None = None,
         keep_open: bool = False,
         detach: bool = False,
+        record: bool = False,
     ) -> Crawl:
         """Start a crawl with a spider class of a notebook, a script or a module; returns at once.
 
@@ -144,6 +145,7 @@ class Session:
             keep_open: wait for `push` when there is nothing left to do.
             detach: the crawl goes on when this session ends; then who attaches to it, as this user
                 on this machine, writes its feeds on.
+            record: keep all pages here, see `Crawl.pages`.
 
         Raises:
             ConfigError: it cannot be ordered so.
@@ -156,7 +158,7 @@ class Session:
         if workers is not None and workers < 1:
             raise ConfigError(f"workers={workers}: at least one is needed")
         texts = {name: str(value) for name, value in (args or {}).items()}
-        options = CrawlOptions(args=texts, workers=workers, keep_open=keep_open)
+        options = CrawlOptions(args=texts, workers=workers, keep_open=keep_open, record=record)
         order = class_order(options, spider, *class_source(spider), settings or {})
         for note in order.notes:
             logger.warning("%s", note)
@@ -194,6 +196,8 @@ class Session:
             spool = Spool(self._root, spec.crawl_id, spec)
             bundle = order.shipped.bundle
             spool.keep_code(spec.code_version, bundle)
+            if order.origin is not None:
+                spool.keep_origin(order.origin)
             feeds = Feeds.keep(order.feeds, bundle, spool.folder) if order.feeds else None
             kept.append((spool, feeds))
 
@@ -401,6 +405,14 @@ class _Warner:
                 logger.warning("Crawl %s: %s", self._crawl.id, note.text)
 
 
+_latest: Final[list[Crawl]] = []  # one at most
+
+
+def latest() -> Crawl | None:
+    """The crawl that code of this process has found again last; None: none yet."""
+    return _latest[-1] if _latest else None
+
+
 def attach(crawl_id: str, *, take: bool = False) -> Crawl:
     """Find a crawl again; connects only when it is not kept here.
 
@@ -412,7 +424,10 @@ def attach(crawl_id: str, *, take: bool = False) -> Crawl:
     Raises:
         CrawlNotFoundError: neither the spool nor the server knows it.
     """
-    return open_complete(crawl_id) or Session.connect(kind="python").attach(crawl_id, take=take)
+    found = open_complete(crawl_id)
+    found = found or Session.connect(kind="python").attach(crawl_id, take=take)
+    _latest[:] = [found]
+    return found
 
 
 def open_complete(crawl_id: str) -> Crawl | None:

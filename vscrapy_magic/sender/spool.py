@@ -1,13 +1,14 @@
-"""Owns the folder where a sender keeps what its crawls brought: items, failures, log lines.
+"""Owns the folder where a sender keeps what its crawls brought: items, failures, pages, log lines.
 
 Runs in the sender's process. The thread that follows a crawl appends; any thread reads. One
 process collects a crawl (a lock on its folder); others of the same user may read along. An output
 is on disk before it is acknowledged, so that the server may forget it; entries carry their commit
 numbers, so that a sender that comes back goes on where it, or the one before it, was.
 
-A folder holds `outputs` and `logs` (frames of msgpack), `crawl` (the crawl's spec), `place` (the
-name of the folder among all that ever collected the crawl), `code-1` (the source that was shipped;
-a patch adds another), `retried` (failures whose requests were put back) and, when the crawl is
+A folder holds `outputs` and `logs` (frames of msgpack), `pages` (of a recorded crawl, the same),
+`crawl` (the crawl's spec), `place` (the name of the folder among all that ever collected the
+crawl), `code-1` (the source that was shipped; a patch adds another), `origin` (the file or project
+that this was read from), `retried` (failures whose requests were put back) and, when the crawl is
 over, `files` (what its spider wrote) and `end`. Only source that is kept here was shipped by this
 user.
 """
@@ -34,8 +35,10 @@ from vscrapy_magic.config import private_dir
 from vscrapy_magic.errors import VscrapyError
 from vscrapy_magic.sender.files import CrawlFiles
 from vscrapy_magic.sender.frames import LineFiles, replace_file
+from vscrapy_magic.sender.pages import PAGES, PageLog
 from vscrapy_magic.store.failures import FailureGroup, FailureRecord, buried, read_failures
 from vscrapy_magic.store.frames import Frames
+from vscrapy_magic.store.inspection import Origin
 from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import Bundle, CrawlSpec, decode, encode
@@ -77,13 +80,22 @@ def spool_root() -> Path:
 def prune(root: Path, *, now: float | None = None) -> None:
     """Remove spools that are past their time, and the oldest while all together are too large.
 
+    Of those that are too large recorded pages go first: items and failures are what was asked for.
     What is no spool of this user is left alone: the folder may be one that its user has chosen.
     """
     now = time.time() if now is None else now
     found = {path: facts.st_mtime for path in root.iterdir() if (facts := _spool_facts(path))}
     sizes = {path: _bytes_in(path) for path in found}
     total = sum(sizes.values())
-    for path in sorted(found, key=found.__getitem__):
+    oldest = sorted(found, key=found.__getitem__)
+    for path in oldest:
+        if total <= ROOT_BYTES_MAX:
+            break
+        if now - found[path] <= KEEP_S:
+            gone = _remove_pages(path)
+            sizes[path] -= gone
+            total -= gone
+    for path in oldest:
         is_old = now - found[path] > KEEP_S
         if (is_old or total > ROOT_BYTES_MAX) and _remove(path):
             total -= sizes[path]
@@ -109,16 +121,32 @@ def _bytes_in(folder: Path) -> int:
     return size
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a spool; raises an `OSError` when a process collects into it, or reads it."""
+    with (folder / "lock").open("ab") as file, (folder / _HELD).open("ab") as held:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
 def _remove(folder: Path) -> bool:
     """Remove a spool unless a process collects into it, or reads it; whether it was removed."""
-    try:
-        with (folder / "lock").open("ab") as file, (folder / _HELD).open("ab") as held:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-            return True
-    except OSError:
-        return False
+    with contextlib.suppress(OSError), _alone(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    return False
+
+
+def _remove_pages(folder: Path) -> int:
+    """Remove the recorded pages of a spool that nobody holds; bytes that this freed."""
+    path = folder / PAGES
+    with contextlib.suppress(OSError):
+        size = path.stat().st_size
+        with _alone(folder):
+            path.unlink()
+            return size
+    return 0
 
 
 class _Group:
@@ -141,6 +169,7 @@ class Spool:
         last: the newest entry.
         left_out: failures of which nothing but their number is kept.
         files: what the spider wrote on its workers.
+        pages: recorded pages; `refresh` them first.
     """
 
     def __init__(self, root: Path, crawl_id: CrawlId, spec: CrawlSpec | None = None) -> None:
@@ -164,6 +193,7 @@ class Spool:
         self.collects = self._try_lock()
         self.place: Final = _place_of(self.folder)
         self.files: Final = CrawlFiles(self.folder)
+        self.pages: Final = PageLog(self.folder)
         self._frames = Frames(self.folder / "outputs", writable=self.collects)
         self._lines = LineFiles(self.folder)
         self.last: Witness | None = None
@@ -221,6 +251,17 @@ class Spool:
             return decode((self.folder / f"code-{version}").read_bytes(), Bundle)
         return None
 
+    def keep_origin(self, origin: Origin) -> None:
+        """Remember where the source was read."""
+        replace_file(self.folder / "origin", msgspec.json.encode(origin))
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where the source was read; None: of cells, or by another user or machine."""
+        with contextlib.suppress(FileNotFoundError):
+            return msgspec.json.decode((self.folder / "origin").read_bytes(), type=Origin)
+        return None
+
     def refresh(self) -> None:
         """Take note of what the collecting process has appended meanwhile."""
         with self._change:
@@ -253,7 +294,8 @@ class Spool:
             last = self.last.commit_no if self.last else -1
             new = [output for output in outputs if output.commit_no > last]
             try:
-                self._frames.append(map(msgspec.msgpack.encode, new))
+                self.pages.keep(new)
+                self._frames.append(msgspec.msgpack.encode(_without_records(o)) for o in new)
             except OSError as exc:  # a quota, or a disk that fails; what was written is not counted
                 raise SpoolFullError(
                     f"{self.folder} cannot be written ({exc.strerror}): items wait on the server "
@@ -268,6 +310,7 @@ class Spool:
 
         Only for the process that appends.
         """
+        self.pages.cut(commit_no)
         if self.last is None or self.last.commit_no <= commit_no:
             return False
         with self._change:
@@ -411,6 +454,10 @@ def _place_of(folder: Path) -> str:
             os.link(new, path)
         new.unlink()
     return path.read_text(encoding="ascii")
+
+
+def _without_records(output: Output) -> Output:
+    return msgspec.structs.replace(output, records=b"") if output.records else output
 
 
 def failures_in(output: Output) -> list[FailureRecord]:

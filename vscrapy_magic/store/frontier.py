@@ -312,6 +312,9 @@ def _step_args(step: Step, blobs: Sequence[_Blob]) -> list[bytes | str | int]:
         step.code_version,
         READY_PER_CHILD,
         step.control,
+        step.record_count,
+        step.records,
+        step.records_left,
     ]
     rule = step.default_limit
     args += ["", 0, ""] if rule is None else [rule.concurrency, int(rule.exclusive), rule.words]
@@ -350,7 +353,7 @@ def _blob_args(requests: Sequence[NewRequest], blobs: Sequence[_Blob]) -> list[b
 def _read_reply(reply: list[Any], blobs: Sequence[_Blob]) -> StepReply:
     _, numbers, dropped, shares, leases, packed, cookies, stats = reply
     state, reason, commit_no, epoch, control, hungry = numbers[:6]
-    items, pages, errors, failures, queued, leased, cookie_no, leave = numbers[6:]
+    items, pages, errors, failures, queued, leased, cookie_no, leave, full = numbers[6:]
     payloads = {blob.decode(): unpack_blob(data) for blob, data in _rows(packed, 2)}
     return StepReply(
         state=CrawlState(state.decode()),
@@ -368,6 +371,7 @@ def _read_reply(reply: list[Any], blobs: Sequence[_Blob]) -> StepReply:
         stats={key.decode(): value for key, value in _rows(stats, 2)},
         leave=leave == _TOO_MANY,
         patched=leave == _OLD_CODE,
+        records_full=bool(full),
     )
 
 

@@ -36,6 +36,17 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     folder: str = ""
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a crawl's source was read; kept in the spool, to read it again as it is now.
+
+    Attributes:
+        folder: the working folder then.
+    """
+
+    source: Source
+    folder: str
+
+
 class Inspection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a spider's source says, as plain data.
 

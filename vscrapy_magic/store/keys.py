@@ -68,7 +68,7 @@ CRAWL_KEYS: Final[tuple[KeyRow, ...]] = (
     KeyRow("cookie_no", "zset", "step", "step", "end of crawl", "as cookies"),
     KeyRow(
         *("out", "stream", "step, leave", "sender", "retention"),
-        "64 MB not acknowledged, then leasing waits",
+        "64 MB not acknowledged, then leasing waits; recorded pages count too",
     ),
     KeyRow("control", "hash", "control", "child, sender", "end of crawl", "changeable settings"),
     KeyRow("codes", "hash", "offer", "child, sender", "retention", "150 bytes a patch"),

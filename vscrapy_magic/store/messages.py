@@ -94,6 +94,8 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
         only: name of the worker that is to run it; empty for any.
         breaks: whether somebody is there to debug at a `breakpoint()`; others are passed.
         pdb: whether the first exception that nobody catches stops in the debugger.
+        record_bytes: so much of all pages is sent back, compressed, for who replays them; 0: none
+            is. Workers that are older than this know nothing of it, and send none.
     """
 
     crawl_id: CrawlId
@@ -112,6 +114,7 @@ class CrawlSpec(Message, frozen=True, kw_only=True):
     only: str = ""
     breaks: bool = False
     pdb: bool = False
+    record_bytes: int = 0
 
 
 class Code(Message, frozen=True, kw_only=True):
@@ -221,6 +224,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         default_limit: of all other slots; said with the first step and after a change of settings.
         control: version of the crawl's settings that this child works by.
         items: one packet of serialized items; empty when `item_count` is 0.
+        records: one packet of recorded pages; empty when `record_count` is 0.
+        records_left: pages that were not recorded, because what is kept of all of them is full.
         stats: of ended leases and of outputs without origin; never of a lease that goes on, so
             that a second run of a lost lease counts each once.
         close_reason: the spider asked for the end (CloseSpider); empty otherwise.
@@ -246,6 +251,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     item_count: int = 0
     failures: bytes = b""
     failure_count: int = 0
+    records: bytes = b""
+    record_count: int = 0
+    records_left: int = 0
     pages: int = 0
     errors: int = 0
     stats: tuple[StatDelta, ...] = ()
@@ -327,6 +335,7 @@ class StepReply(msgspec.Struct, frozen=True, kw_only=True):
         stats: crawl-wide stats when the step asked for them.
         leave: this child is one too many: it is to finish what it holds and go.
         patched: newer code is in force: it is to go soon, and give back what does not end.
+        records_full: no more pages are kept.
     """
 
     state: CrawlState
@@ -344,6 +353,7 @@ class StepReply(msgspec.Struct, frozen=True, kw_only=True):
     stats: dict[str, bytes] = {}
     leave: bool = False
     patched: bool = False
+    records_full: bool = False
 
 
 class WorkerRecord(Message, frozen=True, kw_only=True):

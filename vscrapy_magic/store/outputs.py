@@ -1,4 +1,4 @@
-"""Owns the way of items and failures from commits to the sender.
+"""Owns the way of items, failures and recorded pages from commits to the sender.
 
 The sender reads entries in the order of commit numbers, keeps them in its spool, and acknowledges;
 the server keeps what is not acknowledged, and the last entry that was: by its nonce a sender knows
@@ -60,6 +60,8 @@ class Output(msgspec.Struct, frozen=True):
         buried: payload of a request that was given up after three strikes; None for others. Of
             `start()` and `spider_idle`, which have none, a mapping with the name as `url`.
         code_version: of the code that brought it.
+        record_count: recorded pages; None: whoever wrote the entry knows of none.
+        records: packet of them; empty in a spool, which keeps them apart.
     """
 
     commit_no: int
@@ -71,6 +73,8 @@ class Output(msgspec.Struct, frozen=True):
     failures: bytes
     buried: bytes | None = None
     code_version: int = 1
+    record_count: int | None = None
+    records: bytes = b""
 
     @property
     def witness(self) -> Witness:
@@ -218,4 +222,6 @@ def _output(entry_id: bytes, fields: dict[bytes, bytes]) -> Output:
         failures=fields[b"failures"],
         buried=buried,
         code_version=int(fields.get(b"code", 1)),
+        record_count=int(fields[b"record_count"]) if b"record_count" in fields else None,
+        records=fields.get(b"records", b""),
     )

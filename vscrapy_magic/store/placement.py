@@ -184,5 +184,5 @@ def _create_args(spec: CrawlSpec, collector: SessionRecord | None) -> list[bytes
         *("limit_items", limits.items, "limit_pages", limits.pages),
         *("limit_errors", limits.errors, "limit_timeout_ms", limits.timeout_ms),
         *("limit_no_item_ms", limits.no_item_ms, "limit_no_item_pages", limits.no_item_pages),
-        *("out_max", spec.out_bytes_max),
+        *("out_max", spec.out_bytes_max, "rec_max", spec.record_bytes),
     ]

@@ -37,6 +37,8 @@ class CrawlView(msgspec.Struct, frozen=True):
         session: its owner: who ordered it, or has opened it again; None for a detached crawl.
         limited_by: the setting that keeps running workers from doing more, and where:
             `DOWNLOAD_DELAY = 1 on example.com`; empty when none does.
+        recorded: pages that are kept for who replays them.
+        unrecorded: pages that are not, because what is kept of all of them was full.
         halts: how many children stand in the debugger.
         halted_at: where the first of them does: `breakpoint on w-2: Cell In[3], line 12, in parse`.
     """
@@ -60,6 +62,8 @@ class CrawlView(msgspec.Struct, frozen=True):
     code_version: int = 1
     offer_version: int = 0
     session: SessionId | None = None
+    recorded: int = 0
+    unrecorded: int = 0
 
     @property
     def over(self) -> bool:
@@ -79,7 +83,7 @@ class CrawlView(msgspec.Struct, frozen=True):
 _VIEW_FIELDS: Final = (
     *("spec", "state", "why", "close_reason", "limited", "session", "halted_at"),
     *("created_ms", "started_ms", "ended_ms", "state_ms", "control", "workers"),
-    *("code_no", "offer_no", "halts"),
+    *("code_no", "offer_no", "halts", "rec_count", "rec_left"),
     *("items", "pages", "errors", "failures", "queued", "leased"),
     "judged_ms",
 )
@@ -169,7 +173,7 @@ def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) 
     spec, state, why, close_reason, limited, session, halted_at = row[:7]
     numbers = [int(value or 0) for value in row[7:-1]]
     created_ms, started_ms, ended_ms, since_ms, control, workers, *numbers = numbers
-    code_no, offer_no, halts, *totals = numbers
+    code_no, offer_no, halts, recorded, unrecorded, *totals = numbers
     return CrawlView(
         crawl_id=crawl_id,
         spec=decode(spec, CrawlSpec),
@@ -187,6 +191,8 @@ def _view(crawl_id: CrawlId, row: Sequence[Any], members: Sequence[MemberView]) 
         code_version=code_no or 1,
         offer_version=offer_no,
         session=SessionId(session.decode()) if session else None,
+        recorded=recorded,
+        unrecorded=unrecorded,
         limited_by=(limited or b"").decode() if state.decode() == S.RUNNING else "",
         halts=0 if state.decode() in FINAL_STATES else halts,
         halted_at="" if state.decode() in FINAL_STATES else (halted_at or b"").decode(),

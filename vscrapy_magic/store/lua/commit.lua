@@ -108,18 +108,38 @@ local function commit_cookies()
   end
 end
 
+-- Recorded pages that are kept, of a step; once they were too many for what is left, none is.
+local function commit_records()
+  local count, left = tonumber(ARGV[19]), tonumber(ARGV[21])
+  if count > 0 and M.rec_bytes + #ARGV[20] > M.rec_max then
+    M.rec_bytes, left, count = M.rec_max, left + count, 0
+  elseif count > 0 then
+    M.rec_bytes = M.rec_bytes + #ARGV[20]
+  end
+  M.rec_count, M.rec_left = M.rec_count + count, M.rec_left + left
+  return count
+end
+
 local function commit_outputs()
   M.pages = M.pages + tonumber(ARGV[9])
   M.errors = M.errors + tonumber(ARGV[10])
   local item_count, failure_count = tonumber(ARGV[11]), tonumber(ARGV[13])
   M.items, M.failures = M.items + item_count, M.failures + failure_count
   if item_count > 0 then M.item_pages = M.pages end
-  if item_count > 0 or failure_count > 0 then
-    M.out_bytes = M.out_bytes + #ARGV[12] + #ARGV[14]
+  local record_count = commit_records()
+  if item_count > 0 or failure_count > 0 or record_count > 0 then
+    local records = record_count > 0 and ARGV[20] or ''
+    M.out_bytes = M.out_bytes + #ARGV[12] + #ARGV[14] + #records
     local entry = {'nonce', token .. ' ' .. seq, 'total', M.out_bytes, 'item_count', item_count,
       'items', ARGV[12], 'failure_count', failure_count, 'failures', ARGV[14]}
     if tonumber(ARGV[16]) > 1 then
       entry[#entry + 1], entry[#entry + 2] = 'code', ARGV[16]
+    end
+    -- Also when there are none: a worker that is older than this does not say so.
+    if M.rec_max > 0 then
+      for _, v in ipairs({'record_count', record_count, 'records', records}) do
+        entry[#entry + 1] = v
+      end
     end
     redis.call('XADD', P .. 'out', M.commit_no .. '-0', unpack(entry))
   end

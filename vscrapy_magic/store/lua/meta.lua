@@ -10,7 +10,7 @@ local META_FIELDS = {
   'rules', 'rule_no', 'slot_limit', 'slot_excl', 'own_limit', 'called',
   'code_no', 'offer_no', 'offer_last', 'offer_until_ms',
   'limit_no_item_ms', 'limit_no_item_pages', 'item_pages', 'period_ms', 'period_items',
-  'halts', 'halt_no', 'no_halts',
+  'halts', 'halt_no', 'no_halts', 'rec_max', 'rec_bytes', 'rec_count', 'rec_left',
 }
 local META_WORDS = 11 -- so many of them are words, the others numbers
 local FINAL = {finished = 1, stopped = 1, failed = 1, cancelled = 1, lost = 1, store_rolled_back = 1}

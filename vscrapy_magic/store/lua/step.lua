@@ -3,7 +3,8 @@
 -- KEYS: prefix of the crawl.
 -- ARGV: token, seq, want, unstarted, last_lease, cookies_seen, flags (k keep_open, s want_stats),
 --   close_reason, pages, errors, item_count, items, failure_count, failures, filtered_stat,
---   code_version, ready_per_child, control (settings that the child works by), rule of all slots
+--   code_version, ready_per_child, control (settings that the child works by), record_count, records,
+--   records_left (pages that the child did not record), rule of all slots
 --   without one of their own (concurrency or '' when nothing is said of it, exclusive, words),
 --   then lists, each led by its number of entries: ended (lease), parts (lease, keys),
 --   released (lease), limits (slot, concurrency, exclusive, words), blobs (slot, score, start, count,
@@ -36,7 +37,7 @@ local keep_open = string.find(ARGV[7], 'k', 1, true) ~= nil
 local want_stats = string.find(ARGV[7], 's', 1, true) ~= nil
 local MINE, HELD, SHARES = P .. 'm:' .. token, P .. 'l:' .. token, P .. 'h:' .. token
 
-local at = 21
+local at = 24
 --!include requests
 local mine = redis.call('HMGET', MINE, 'seq', 'dropped', 'parked', 'rule_no', 'leave', 'alone',
   'alone_until')
@@ -89,9 +90,9 @@ else
   unpark(token, tonumber(mine[3] or 0))
   M.commit_no = M.commit_no + 1
   if tonumber(mine[5] or 0) > 0 then want = 0 end
-  if ARGV[19] ~= '' and tonumber(ARGV[18]) >= M.rules then
+  if ARGV[22] ~= '' and tonumber(ARGV[18]) >= M.rules then
     M.rules = tonumber(ARGV[18])
-    slots_told(tonumber(ARGV[19]), tonumber(ARGV[20]), ARGV[21])
+    slots_told(tonumber(ARGV[22]), tonumber(ARGV[23]), ARGV[24])
   end
   commit_leases(ended, ended_held, parts, parts_held, part_keys, released, released_held)
   commit_limits()
@@ -137,6 +138,7 @@ end
 return {'ok',
   {M.state, M.close_reason, M.commit_no, M.epoch, M.control,
     hungry(),
-    M.items, M.pages, M.errors, M.failures, M.queued, M.leased, cookie_no, tonumber(mine[5] or 0)},
+    M.items, M.pages, M.errors, M.failures, M.queued, M.leased, cookie_no, tonumber(mine[5] or 0),
+    M.rec_max > 0 and M.rec_bytes >= M.rec_max and 1 or 0},
   dropped, reply_shares, leases, reply_blobs, cookies,
   want_stats and redis.call('HGETALL', P .. 'stats') or {}}
