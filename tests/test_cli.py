@@ -15,7 +15,7 @@ from tests.placing import NO_SOURCE, place
 from tests.waiting import wait_until
 from vscrapy_magic import config
 from vscrapy_magic.cli import main
-from vscrapy_magic.sender.spool import SPOOL_VARIABLE
+from vscrapy_magic.sender.spools import SPOOL_VARIABLE
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls, Mover

@@ -27,7 +27,7 @@ from tests.waiting import wait_until
 from vscrapy_magic.demo.site import DemoSite
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.session import Session
-from vscrapy_magic.sender.spool import SPOOL_VARIABLE
+from vscrapy_magic.sender.spools import SPOOL_VARIABLE
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.frontier import MEMBER_TTL_MS
 from vscrapy_magic.store.server import EmbeddedServer

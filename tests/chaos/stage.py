@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.crew import Crew
 from vscrapy_magic.sender.session import Session
-from vscrapy_magic.sender.spool import SPOOL_VARIABLE
+from vscrapy_magic.sender.spools import SPOOL_VARIABLE
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.server import EmbeddedServer
 

@@ -17,7 +17,7 @@ from tests.runtime.crawling import plain
 from tests.waiting import wait_until
 from vscrapy_magic.demo.site import DemoSite
 from vscrapy_magic.sender.crawl import Crawl
-from vscrapy_magic.sender.spool import SPOOL_VARIABLE
+from vscrapy_magic.sender.spools import SPOOL_VARIABLE
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.keys import crawl_key
 from vscrapy_magic.store.messages import CrawlState

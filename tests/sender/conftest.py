@@ -8,7 +8,7 @@ import pytest
 from tests.waiting import wait_until
 from tests.worker.crew import Workers, workers
 from vscrapy_magic.sender.session import Session
-from vscrapy_magic.sender.spool import SPOOL_VARIABLE
+from vscrapy_magic.sender.spools import SPOOL_VARIABLE
 from vscrapy_magic.store.connection import Store
 
 

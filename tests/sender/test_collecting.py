@@ -15,7 +15,8 @@ from tests.waiting import wait_until
 from vscrapy_magic.errors import StoreUnreachableError
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.session import Session
-from vscrapy_magic.sender.spool import SPOOL_VARIABLE, Spool
+from vscrapy_magic.sender.spool import Spool
+from vscrapy_magic.sender.spools import SPOOL_VARIABLE
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.keys import CrawlId, crawl_key

@@ -32,7 +32,8 @@ from vscrapy_magic.failpoints import FAIL_VARIABLE
 from vscrapy_magic.runtime import feeds as feeds_module
 from vscrapy_magic.sender.feeds import STARTS_MAX, Feeds, export
 from vscrapy_magic.sender.session import attach
-from vscrapy_magic.sender.spool import SPOOL_VARIABLE, CrawlEnd, Spool
+from vscrapy_magic.sender.spool import CrawlEnd, Spool
+from vscrapy_magic.sender.spools import SPOOL_VARIABLE
 from vscrapy_magic.store.messages import CrawlState, Totals
 from vscrapy_magic.store.views import CrawlView
 

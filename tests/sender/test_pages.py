@@ -15,10 +15,12 @@ from tests.store.driver import Child, order
 from tests.waiting import wait_until
 from tests.worker.crew import Workers
 from vscrapy_magic.sender import spool as spool_module
+from vscrapy_magic.sender import spools as spools_module
 from vscrapy_magic.sender.account import recorded
 from vscrapy_magic.sender.items import Items
 from vscrapy_magic.sender.session import Session, attach
-from vscrapy_magic.sender.spool import Spool, prune
+from vscrapy_magic.sender.spool import Spool
+from vscrapy_magic.sender.spools import prune
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.failures import CapturedResponse
 from vscrapy_magic.store.keys import CrawlId, crawl_key
@@ -82,7 +84,7 @@ def test_when_spools_are_too_large_the_pages_of_the_oldest_go_before_any_items(
         with Spool(tmp_path, crawl_id, SPEC) as spool:
             spool.keep([with_pages(output(1, ["a"]), "u" * 5000)])
         os.utime(tmp_path / crawl_id, (2000 + age, 2000 + age))
-    monkeypatch.setattr(spool_module, "ROOT_BYTES_MAX", 22_000)
+    monkeypatch.setattr(spools_module, "ROOT_BYTES_MAX", 22_000)
     prune(tmp_path, now=3000)
     for crawl_id, kept in zip(ids, (0, 1, 1), strict=True):
         with Spool(tmp_path, crawl_id) as spool:
@@ -130,7 +132,7 @@ def test_a_crawl_that_is_not_recorded_has_no_pages(session: Session, crew: Worke
     made.wait(60)
     assert len(made.pages) == 0
     assert recorded(made.view) == ""
-    assert not list((Path(spool_module.spool_root()) / made.id).glob("pages"))
+    assert not list((Path(spools_module.spool_root()) / made.id).glob("pages"))
 
 
 def test_a_worker_that_is_older_than_recording_is_named_once(

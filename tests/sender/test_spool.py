@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from vscrapy_magic.sender import spool as spool_module
+from vscrapy_magic.sender import spools as spools_module
 from vscrapy_magic.sender.items import FailureList, Items
-from vscrapy_magic.sender.spool import CrawlEnd, Spool, SpoolFullError, prune
+from vscrapy_magic.sender.spool import CrawlEnd, Spool, SpoolFullError
+from vscrapy_magic.sender.spools import prune
 from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.keys import CrawlId, WorkerName
 from vscrapy_magic.store.logs import LogLine
@@ -188,7 +190,7 @@ def test_old_spools_go_and_those_in_use_stay(tmp_path: Path) -> None:
     old = Spool(tmp_path, CrawlId("00000001"), SPEC)
     old.close()
     with Spool(tmp_path, CrawlId("00000002"), SPEC) as used:
-        far = old.folder.stat().st_mtime + spool_module.KEEP_S + 10
+        far = old.folder.stat().st_mtime + spools_module.KEEP_S + 10
         prune(tmp_path, now=far)
         assert not old.folder.exists()
         assert used.folder.exists()
@@ -211,7 +213,7 @@ def test_what_is_no_spool_of_ours_is_left_alone(tmp_path: Path) -> None:
     (root / "00000001").symlink_to(other)
     (root / "00000002").touch()
     (root / "00000003").mkdir()  # a sender that was killed at the beginning
-    prune(root, now=root.stat().st_mtime + spool_module.KEEP_S + 10)
+    prune(root, now=root.stat().st_mtime + spools_module.KEEP_S + 10)
     assert {path.name for path in root.iterdir()} == {
         *("kept", "photos", "0a1b2c3d", "00000001", "00000002")
     }

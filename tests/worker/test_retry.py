@@ -15,7 +15,7 @@ from vscrapy_magic.config import URL_VARIABLE
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.session import Session
-from vscrapy_magic.sender.spool import SPOOL_VARIABLE
+from vscrapy_magic.sender.spools import SPOOL_VARIABLE
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.messages import CrawlState
 

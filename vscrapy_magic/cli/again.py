@@ -14,7 +14,8 @@ from vscrapy_magic.sender.replaying import replay as run_again
 from vscrapy_magic.sender.retrying import ALL, failure_of
 from vscrapy_magic.sender.run import finish
 from vscrapy_magic.sender.session import TERMINAL, Session, open_kept
-from vscrapy_magic.sender.spool import Spool, spool_root
+from vscrapy_magic.sender.spool import Spool
+from vscrapy_magic.sender.spools import spool_root
 from vscrapy_magic.sender.terminal import LineFormat, Terminal
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.messages import CrawlSpec

@@ -9,7 +9,7 @@ from vscrapy_magic import config
 from vscrapy_magic.errors import ConfigError, CrawlNotFoundError, StoreUnreachableError
 from vscrapy_magic.sender.cluster import LocalCluster
 from vscrapy_magic.sender.options import OptionParser, nearest
-from vscrapy_magic.sender.spool import spool_root
+from vscrapy_magic.sender.spools import spool_root
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.keys import CrawlId

@@ -30,7 +30,8 @@ from vscrapy_magic.sender.forgone import Forgone
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order, place
 from vscrapy_magic.sender.retrying import Retried
-from vscrapy_magic.sender.spool import Spool, prune, spool_root
+from vscrapy_magic.sender.spool import Spool
+from vscrapy_magic.sender.spools import prune, spool_root
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.environment import environment_id
