@@ -1,25 +1,23 @@
-"""Owns a crawl as its user holds it: what it is doing, what it brought, how it is stopped.
+"""Owns a crawl as its user holds it: what it is doing, how it is changed and stopped.
 
-Runs in the sender's process; every method may be called from any thread. What a crawl brought is
-read from the spool, so it is there when the server is long gone.
+Runs in the sender's process; every method may be called from any thread.
 """
 
 import logging
-import re
 import threading
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from vscrapy_magic.errors import ConfigError, StateError, StoreError
+from vscrapy_magic.errors import StateError, StoreError
 from vscrapy_magic.sender.account import describe, time_stats
 from vscrapy_magic.sender.attending import Keyboard, attend
+from vscrapy_magic.sender.brought import Brought
 from vscrapy_magic.sender.collecting import Collecting, described
-from vscrapy_magic.sender.feeds import Feeds, export
+from vscrapy_magic.sender.feeds import Feeds
 from vscrapy_magic.sender.follow import Follower, Listener, sender_line
 from vscrapy_magic.sender.interrupts import Interrupts
-from vscrapy_magic.sender.items import FailureList, Items, Pages
 from vscrapy_magic.sender.order import Order
 from vscrapy_magic.sender.patching import Patched, patch, spider_order
 from vscrapy_magic.sender.retrying import Choice, Retried
@@ -31,8 +29,6 @@ from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.control import Control
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.feed_journal import Note
-from vscrapy_magic.store.inspection import Origin
-from vscrapy_magic.store.keys import CrawlId
 from vscrapy_magic.store.logs import LogLine, Logs
 from vscrapy_magic.store.messages import Bundle, CrawlState, SessionRecord
 from vscrapy_magic.store.outputs import Output
@@ -41,8 +37,6 @@ from vscrapy_magic.store.values import read_stat
 from vscrapy_magic.store.views import CrawlView
 
 logger = logging.getLogger(__name__)
-
-_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class Home(Protocol):
@@ -62,15 +56,8 @@ class Home(Protocol):
         """A crawl is followed again."""
 
 
-class Crawl:
-    """One crawl. Made by a session: `session.crawl(...)`, `session.attach(id)`.
-
-    Attributes:
-        items: as dictionaries; a sequence that grows while the crawl runs.
-        failures: what went wrong, with traceback, request and response; it grows likewise.
-        pages: recorded ones (`record=True`, `--record`), with request and response; it grows too.
-        files: `worker/path` -> path here, of files that the spider wrote into its working folder.
-    """
+class Crawl(Brought):
+    """One crawl. Made by a session: `session.crawl(...)`, `session.attach(id)`."""
 
     def __init__(
         self,
@@ -84,7 +71,7 @@ class Crawl:
     ) -> None:
         self._home = home
         self._store = store
-        self._spool = spool
+        super().__init__(spool, view.spec.spider)
         self._view = view
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
@@ -92,12 +79,6 @@ class Crawl:
         self._follower: Follower | None = None
         self._feeds = feeds
         self._collecting = collecting
-        self.id: Final[CrawlId] = view.crawl_id
-        self.spider: Final[str] = view.spec.spider
-        self.items: Final = Items(spool)
-        self.failures: Final = FailureList(spool)
-        self.pages: Final = Pages(spool)
-        self.files: Final = spool.files
         if store is None or collecting is None:
             self._over.set()
         else:
@@ -163,34 +144,6 @@ class Crawl:
 
     def _stats_now(self) -> dict[str, bytes]:
         return Crawls(self._store).stats(self.id) if self._store is not None else {}
-
-    def logs(
-        self, *, worker: str = "", level: str | int = "", pattern: str = "", last: int = 0
-    ) -> list[LogLine]:
-        """Log lines that were kept, oldest first.
-
-        Args:
-            worker: only its lines.
-            level: this one and those above: `WARNING`.
-            pattern: a regular expression that the text matches somewhere.
-            last: at most so many, from the end; 0 means all.
-
-        Raises:
-            ConfigError: the level or the pattern is none.
-        """
-        lowest = _level(level)
-        try:
-            matches = re.compile(pattern).search
-        except re.error as exc:
-            raise ConfigError(f"{pattern!r} is no regular expression: {exc}") from exc
-        found = [
-            line
-            for line in self._spool.lines()
-            if line.level >= lowest
-            and (not worker or line.worker == worker)
-            and (not pattern or matches(line.text))
-        ]
-        return found[-last:] if last else found
 
     def wait(self, timeout_s: float | None = None) -> CrawlView:
         """Block until the crawl is over and all that it brought is here.
@@ -344,23 +297,6 @@ class Crawl:
         """What its user should know about who collects it, each with its level."""
         return tuple(self._collecting.notes) if self._collecting is not None else ()
 
-    def export(self, *files: str, overwrite: bool = True) -> tuple[str, ...]:
-        """Write what has been collected so far into feeds, by Scrapy's exporters.
-
-        Blocks until it is written.
-
-        Args:
-            files: `items.csv`, `items.txt:jsonlines`, any address that `-O` of Scrapy takes.
-            overwrite: begin the files anew; False appends.
-
-        Returns:
-            A line on each feed.
-
-        Raises:
-            ConfigError: not all could be written; the message says what.
-        """
-        return export(self._spool, self.spider, files, overwrite=overwrite)
-
     def source(self, code_version: int = 1) -> tuple[Bundle, bool]:
         """What was shipped, and whether it was this user who shipped it, from this machine.
 
@@ -374,25 +310,6 @@ class Crawl:
         store = self._need_store()
         code = Codes(store).get(self._view.spec, code_version)
         return Crawls(store).bundle(code.bundle), False
-
-    @property
-    def origin(self) -> Origin | None:
-        """The file or project on this machine that it was ordered with; None for another crawl."""
-        return self._spool.origin
-
-    def to_pandas(self) -> Any:
-        """The items as a data frame.
-
-        Raises:
-            ConfigError: pandas is not installed here.
-        """
-        try:
-            import pandas as pd
-        except ImportError as exc:
-            raise ConfigError(
-                "pandas is not installed here: `pip install pandas`, or use list(crawl.items)"
-            ) from exc
-        return pd.DataFrame(list(self.items))
 
     def _need_store(self) -> Store:
         if self._store is None:
@@ -479,14 +396,3 @@ class _Dispatch:
         self.view = crawl._told
         self.lines = crawl._lines
         self.ended = crawl._ended
-
-
-def _level(level: str | int) -> int:
-    if isinstance(level, int):
-        return level
-    if not level:
-        return 0
-    number = logging.getLevelName(level.upper())
-    if not isinstance(number, int):
-        raise ConfigError(f"{level!r} is no log level; there are {', '.join(_LEVELS)}")
-    return number
