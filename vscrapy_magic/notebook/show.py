@@ -26,6 +26,8 @@ from vscrapy_magic.store.views import CrawlView
 _BODY_CHARS: Final = 2000  # of a response, shown with its failure
 _WIDTH: Final = 100  # of explanations
 _MB: Final = 1024 * 1024
+# JupyterLab would break lines in the middle of a word.
+_PRE_STYLE: Final = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
 
 
 def workers(views: Sequence[WorkerView]) -> Table:
@@ -97,7 +99,7 @@ class Lines:
         return "\n".join(map(format_line, self._lines)) or "no such lines"
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
+        return f'<pre style="{_PRE_STYLE}">{html.escape(repr(self))}</pre>'
 
 
 class Summary:
@@ -212,7 +214,7 @@ class FailureText:
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space:pre-wrap">{html.escape(repr(self))}</pre>'
+        return f'<pre style="{_PRE_STYLE}">{html.escape(repr(self))}</pre>'
 
 
 def _explained(number: int, record: FailureRecord) -> list[str]:
