@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 
-.PHONY: demo test parity check format notebook
+.PHONY: demo test parity pictures check format notebook
 
 # A crawl of the bundled demo site on two workers of this machine.
 demo: $(INSTALLED)
@@ -29,6 +29,10 @@ test: check
 # Every feature of Scrapy on 1, 2 and 4 workers, as in plain Scrapy; writes docs/parity.md.
 parity: $(DEVELOPED)
 	$(BIN)/python -m tests.parity
+
+# The pictures of the README's section on debugging, of a real JupyterLab; needs a Chromium.
+pictures: $(DEVELOPED)
+	$(BIN)/python -m tests.pictures
 
 check: $(DEVELOPED)
 	$(BIN)/ruff format --check .
