@@ -63,7 +63,8 @@ def blamed(
         hooks: methods that Scrapy calls on them.
         others: code of the spider: an exception that came out of it went only through components.
     """
-    found: Called | None = None
+    # What it was called with is read of the innermost only: an exception goes through all of them.
+    found: tuple[Any, str, FrameType | None, FrameType | None] | None = None
     known = {id(component) for component in components}
     before: FrameType | None = None
     for trace in _traces(exc):
@@ -72,14 +73,14 @@ def blamed(
             found = None
         elif code.co_name in hooks and id(own := first_argument(frame)) in known:
             if not _passes_on(exc, frame, code.co_name):
-                found = _called(own, code.co_name, frame, before)
+                found = own, code.co_name, frame, before
         elif _is_manager(frame) and not _is_scrapys(trace.tb_next):
             method = frame.f_locals.get("method") if "method" in code.co_varnames else None
             own = getattr(method, "__self__", None)
             if id(own) in known:
-                found = _called(own, getattr(method, "__name__", ""), None, frame)
+                found = own, getattr(method, "__name__", ""), None, frame
         before = frame
-    return found
+    return None if found is None else _called(*found)
 
 
 def made(exc: BaseException) -> tuple[Any, str]:
