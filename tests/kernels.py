@@ -63,7 +63,7 @@ class Kernel:
         reply, deadline = Reply(status=""), time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             try:
-                message = self._client.get_iopub_msg(timeout=0.2)
+                message = self.message(0.2)
             except queue.Empty:
                 continue
             if message["parent_header"].get("msg_id") != message_id:
@@ -81,6 +81,11 @@ class Kernel:
                 reply.status = "error" if reply.ename else "ok"
                 return reply
         raise AssertionError(f"the cell has not ended within {timeout_s} s; so far:\n{reply.text}")
+
+    def message(self, timeout_s: float) -> dict[str, Any]:
+        """What the kernel tells its front ends next, of any cell; raises `queue.Empty`."""
+        found: dict[str, Any] = self._client.get_iopub_msg(timeout=timeout_s)
+        return found
 
     def prompt(self, timeout_s: float = 60.0) -> str:
         """What the cell that runs asks for in an input box, once it does."""

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 RUN_WITHIN_S = 300.0
 SMALL: dict[str, tuple[str, ...]] = {
     "bytes": ("--largest", "4"),
+    "debug": ("--failures", "3", "--pairs", "1", "--pages", "200"),
     "herd": ("--seconds", "3", "--most", "10"),
     "idle": ("--seconds", "4"),
     "join": (),
@@ -21,7 +22,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "start": (),
     "stop": (),
 }
-NEEDS_KERNEL = {"start", "stop"}
+NEEDS_KERNEL = {"debug", "start", "stop"}
 
 
 def run(name: str, *options: str) -> list[list[str]]:
