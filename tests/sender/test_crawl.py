@@ -17,7 +17,8 @@ from tests.worker.crew import Workers
 from vscrapy_magic.errors import ConfigError, StateError
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.follow import QUIET_S
-from vscrapy_magic.sender.session import Session, open_kept
+from vscrapy_magic.sender.kept import open_kept
+from vscrapy_magic.sender.session import Session
 from vscrapy_magic.store import files as files_module
 from vscrapy_magic.store.logs import LogLine
 from vscrapy_magic.store.messages import CrawlState

@@ -7,13 +7,14 @@ from typing import Final
 
 from vscrapy_magic.cli.target import find_crawl, need, open_crawl, open_store, parser
 from vscrapy_magic.sender.crawl import Crawl
+from vscrapy_magic.sender.kept import open_kept
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order, file_order, project_order
 from vscrapy_magic.sender.patching import patch as bring
 from vscrapy_magic.sender.replaying import replay as run_again
 from vscrapy_magic.sender.retrying import ALL, failure_of
 from vscrapy_magic.sender.run import finish
-from vscrapy_magic.sender.session import TERMINAL, Session, open_kept
+from vscrapy_magic.sender.session import TERMINAL, Session
 from vscrapy_magic.sender.spool import Spool
 from vscrapy_magic.sender.spools import spool_root
 from vscrapy_magic.sender.terminal import LineFormat, Terminal

@@ -4,8 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from vscrapy_magic.cli.target import add_feeds, need, open_crawl, parser
+from vscrapy_magic.sender.kept import open_complete
 from vscrapy_magic.sender.run import attend
-from vscrapy_magic.sender.session import Session, open_complete
+from vscrapy_magic.sender.session import Session
 from vscrapy_magic.sender.terminal import LineFormat, Terminal
 
 

@@ -15,8 +15,9 @@ from vscrapy_magic.cli.target import add_feeds, need, open_crawl, parser
 from vscrapy_magic.errors import ConfigError
 from vscrapy_magic.sender.collecting import kept_hint
 from vscrapy_magic.sender.crawl import Crawl
+from vscrapy_magic.sender.kept import open_kept
 from vscrapy_magic.sender.options import OptionParser, level_number, whole
-from vscrapy_magic.sender.session import Session, open_kept
+from vscrapy_magic.sender.session import Session
 from vscrapy_magic.sender.terminal import LineFormat
 from vscrapy_magic.store.connection import Store
 from vscrapy_magic.store.crawls import Crawls

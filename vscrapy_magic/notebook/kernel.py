@@ -14,7 +14,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from vscrapy_magic.errors import ConfigError, StateError
 from vscrapy_magic.notebook.cells import CellLog
 from vscrapy_magic.sender.crawl import Crawl
-from vscrapy_magic.sender.session import Session, latest, open_kept
+from vscrapy_magic.sender.kept import open_kept
+from vscrapy_magic.sender.session import Session, latest
 
 SCREENS_MAX: Final = 20  # panels whose lines are kept for `%vpanel`
 _SPIDER_BASE: Final = ("scrapy.spiders", "Spider")

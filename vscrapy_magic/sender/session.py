@@ -15,8 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
-import msgspec
-
 from vscrapy_magic import config
 from vscrapy_magic.errors import ConfigError, StateError, StoreError, StoreUnreachableError
 from vscrapy_magic.sender.beacon import Beacon
@@ -27,6 +25,7 @@ from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.sender.feeds import Feeds
 from vscrapy_magic.sender.follow import Listener
 from vscrapy_magic.sender.forgone import Forgone
+from vscrapy_magic.sender.kept import open_complete
 from vscrapy_magic.sender.options import CrawlOptions
 from vscrapy_magic.sender.order import Order, place
 from vscrapy_magic.sender.retrying import Retried
@@ -429,27 +428,3 @@ def attach(crawl_id: str, *, take: bool = False) -> Crawl:
     found = found or Session.connect(kind="python").attach(crawl_id, take=take)
     _latest[:] = [found]
     return found
-
-
-def open_complete(crawl_id: str) -> Crawl | None:
-    """As `open_kept`, with its feeds completed, which blocks."""
-    kept = open_kept(crawl_id)
-    if kept is not None:
-        kept.complete_feeds()
-    return kept
-
-
-def open_kept(crawl_id: str) -> Crawl | None:
-    """A crawl that was followed to its end on this machine; needs no server. None: not here."""
-    try:
-        spool = Spool(spool_root(), CrawlId(crawl_id))
-    except FileNotFoundError:
-        return None
-    end = spool.end
-    if end is None:
-        spool.close()
-        return None
-    view = msgspec.msgpack.decode(end.view, type=CrawlView)
-    feeds = Feeds.find(spool.folder) if spool.collects else None  # its sender may be at them
-    spool.release()
-    return Crawl(None, spool, view, feeds=feeds)
