@@ -1,41 +1,52 @@
-"""Owns a failure as its user holds it: what was captured, and its response to try selectors on.
+"""Owns a captured call as its user holds it: its response, to try selectors on; and a failed one.
 
 Runs in the sender's process. Scrapy's classes are imported when somebody asks for a response or a
 request: a sender that only follows crawls does without them.
 """
 
 import importlib
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from vscrapy_magic.store.failures import FailureRecord
 
 _CAPTURED: Final = "vscrapy_magic.runtime.captured"  # by name: it is the runtime that knows Scrapy
 
 
-class Failure:
-    """One failure of a crawl; what a `FailureRecord` has can be asked of it, too.
+R = TypeVar("R")
+
+
+class Captured(Generic[R]):
+    """A call that was captured; what its record has can be asked of it, too.
 
     Attributes:
         record: all that came back, as plain data.
     """
 
-    def __init__(self, record: FailureRecord) -> None:
-        self.record: Final = record
+    def __init__(self, record: R, call: FailureRecord) -> None:
+        self.record: Final[R] = record
+        self._call = call
 
     @property
     def response(self) -> Any:
-        """What had come back when it failed, as a response of Scrapy; None when nothing had."""
-        return importlib.import_module(_CAPTURED).plain_response(self.record)
+        """What the call got, as a response of Scrapy to try selectors on; None for nothing."""
+        return importlib.import_module(_CAPTURED).plain_response(self._call)
 
     @property
     def request(self) -> Any:
         """The request as one of Scrapy, without its callbacks; None when there was none."""
-        return importlib.import_module(_CAPTURED).request_of(self.record)
+        return importlib.import_module(_CAPTURED).request_of(self._call)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "record":  # not yet there, as while it is copied
+        if name in {"record", "_call"}:  # not yet there, as while it is copied
             raise AttributeError(name)
         return getattr(self.record, name)
+
+
+class Failure(Captured[FailureRecord]):
+    """One failure of a crawl."""
+
+    def __init__(self, record: FailureRecord) -> None:
+        super().__init__(record, record)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Failure) and other.record == self.record

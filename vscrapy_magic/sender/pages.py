@@ -5,22 +5,21 @@ who reads items or writes feeds is not to read them, too. A page is on disk befo
 brought it, and carries that one's commit number: one that a killed process kept twice counts once.
 """
 
-import importlib
 import threading
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from vscrapy_magic.sender.failures import Captured
 from vscrapy_magic.store.frames import Frames
 from vscrapy_magic.store.outputs import Output
 from vscrapy_magic.store.pages import PageRecord, read_pages
 
 PAGES: Final = "pages"  # of the spool's folder
-_CAPTURED: Final = "vscrapy_magic.runtime.captured"  # by name: it is the runtime that knows Scrapy
 
 
 class _Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -112,30 +111,11 @@ def _decoded(frame: bytes) -> _Entry:
     return msgspec.msgpack.decode(frame, type=_Entry)
 
 
-class Page:
-    """One recorded page; what a `PageRecord` has can be asked of it, too.
-
-    Attributes:
-        record: all that came back, as plain data.
-    """
+class Page(Captured[PageRecord]):
+    """One recorded page."""
 
     def __init__(self, record: PageRecord) -> None:
-        self.record: Final = record
-
-    @property
-    def response(self) -> Any:
-        """What the callback got, as a response of Scrapy, to try selectors on."""
-        return importlib.import_module(_CAPTURED).plain_response(self.record.call)
-
-    @property
-    def request(self) -> Any:
-        """The request as one of Scrapy, without its callbacks."""
-        return importlib.import_module(_CAPTURED).request_of(self.record.call)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "record":  # not yet there, as while it is copied
-            raise AttributeError(name)
-        return getattr(self.record, name)
+        super().__init__(record, record.call)
 
     def __repr__(self) -> str:
         record = self.record
