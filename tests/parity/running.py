@@ -110,6 +110,8 @@ def senders_place(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Ses
         cluster_home(monkeypatch, idle_s=IDLE_S),
         Session.connect(kind="terminal", workers=WORKERS_MAX) as session,
     ):
+        presence = Presence(session.store)
+        wait_until(lambda: len(presence.workers()) >= WORKERS_MAX, UP_WITHIN_S, "workers")
         yield session
 
 
@@ -139,8 +141,6 @@ class Runner:
             ran(feature, result)
             return result
 
-        presence = Presence(self._session.store)
-        wait_until(lambda: len(presence.workers()) >= WORKERS_MAX, UP_WITHIN_S, "workers")
         counts = tuple(workers)
         chosen = [feature for feature in features if not feature.missing]
         results: dict[str, Result] = {}
