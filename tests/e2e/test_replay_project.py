@@ -112,6 +112,7 @@ def test_a_projects_crawl_is_debugged_as_shipped_and_compared_with_the_project_a
     replayed = terminal.run(tmp_path, "replay", crawl_id[:6])
     assert replayed.returncode == 1, replayed.stderr
     assert "newly broken: TypeError: " in replayed.stdout
+    assert f"`vscrapy replay {crawl_id} p3` shows what page 3 brings now\n" in replayed.stdout
     assert "at shop/prices.py, line 2, in cents_of" in replayed.stdout
 
 

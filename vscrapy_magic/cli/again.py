@@ -95,7 +95,7 @@ def replay(words: Sequence[str]) -> int:
 
 def _replay(crawl: Crawl, which: str) -> int:
     found = run_again(crawl, which)
-    sys.stdout.write(f"{found!r}\n")
+    sys.stdout.write(found.text(f"vscrapy replay {crawl.id}") + "\n")
     return int(_BROKEN in found.counts)
 
 

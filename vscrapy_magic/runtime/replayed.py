@@ -15,6 +15,7 @@ _DIFFERENCES: Final = 10  # lines shown of one call
 _DIFFERENCES_OF_MANY: Final = 3  # lines shown of one of many
 _NAMED: Final = 5  # calls that came out alike
 _LINE_CHARS: Final = 200
+_IN_A_NOTEBOOK: Final = "%vreplay"
 
 
 class Replayed:
@@ -69,6 +70,10 @@ class Replayed:
         return rows
 
     def __repr__(self) -> str:
+        return self.text(_IN_A_NOTEBOOK)
+
+    def text(self, command: str) -> str:
+        """All of it; `command` is what its user types before the number of a page."""
         lines = [self._sentence()]
         groups = self.groups()
         most = _DIFFERENCES if len(self.compared) == 1 else _DIFFERENCES_OF_MANY
@@ -79,7 +84,7 @@ class Replayed:
                 lines += _differences(first, most)
         if len(groups) > _ROWS:
             lines.append(f"  ... {len(groups) - _ROWS} more")
-        return "\n".join([*lines, *self._notes()])
+        return "\n".join([*lines, *self._notes(command)])
 
     def _sentence(self) -> str:
         said = ", ".join(f"{count:,} {verdict}" for verdict, count in self.counts.items())
@@ -90,7 +95,7 @@ class Replayed:
         failures = f" and {count(more, 'failure')}" if more else ""
         return f"{count(pages, 'page')}{failures} in {self.seconds:.1f} s: {said}"
 
-    def _notes(self) -> Iterator[str]:
+    def _notes(self, command: str) -> Iterator[str]:
         if self.left_out:
             yield f"  {self.left_out:,} more recorded pages were not run"
         if self.unsteady:
@@ -100,7 +105,8 @@ class Replayed:
         if cut:
             yield f"  {cut:,} pages were run on the beginning of their body ({BODY_SETTING})"
         if any(label.startswith("p") for label in self.compared) and len(self.compared) > 1:
-            yield "  `%vreplay p3` shows what page 3 brings now, `%vdebug p3` debugs it"
+            debugs = ", `%vdebug p3` debugs it" if command == _IN_A_NOTEBOOK else ""
+            yield f"  `{command} p3` shows what page 3 brings now{debugs}"
 
     def _repr_html_(self) -> str:
         style = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"

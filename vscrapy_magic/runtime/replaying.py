@@ -88,7 +88,10 @@ def chosen(crawl: Kept, number: int) -> tuple[int, FailureRecord]:
         raise ConfigError(f"crawl {crawl.id} has no failures{hint}")
     number = number or known
     if not 1 <= number <= known:
-        raise ConfigError(f"no failure {number}: crawl {crawl.id} has {known}; see %verrors")
+        raise ConfigError(
+            f"no failure {number}: crawl {crawl.id} has {known}; "
+            f"see %verrors, or `vscrapy errors {crawl.id}`"
+        )
     return number, crawl.failures[number - 1].record
 
 
