@@ -228,34 +228,36 @@ def run_all(
     return Runs(plain, cells, {made.name: ran for made, ran in zip(shipped, files, strict=True)})
 
 
-def once(factory: pytest.TempPathFactory, name: str, run: Callable[[Path], Runs]) -> Runs:
-    """What became of each spider; run once per session, whichever process comes first."""
-    shared = session_folder(factory)
-    kept = shared / f"others-{name}.json"
-    with locked(shared / f"others-{name}.lock"):
-        if not kept.exists():
-            kept.write_bytes(msgspec.json.encode(run(factory.mktemp("others"))))
-    return msgspec.json.decode(kept.read_bytes(), type=Runs)
+Run = Callable[..., Runs]
 
 
 @pytest.fixture(scope="module")
-def ran(
+def run_once(
     server: EmbeddedServer, documents: Documents, tmp_path_factory: pytest.TempPathFactory
-) -> Runs:
-    def run(folder: Path) -> Runs:
-        return run_all(server, folder, documents, workers=WORKERS, names=QUICK_FILES)
+) -> Run:
+    """Says what became of each spider; run once per session, whichever process comes first."""
+    shared = session_folder(tmp_path_factory)
 
-    return once(tmp_path_factory, "quick", run)
+    def run(name: str, *, workers: int, names: Sequence[str]) -> Runs:
+        kept = shared / f"others-{name}.json"
+        with locked(shared / f"others-{name}.lock"):
+            if not kept.exists():
+                folder = tmp_path_factory.mktemp("others")
+                made = run_all(server, folder, documents, workers=workers, names=names)
+                kept.write_bytes(msgspec.json.encode(made))
+        return msgspec.json.decode(kept.read_bytes(), type=Runs)
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def ran_more(
-    server: EmbeddedServer, documents: Documents, tmp_path_factory: pytest.TempPathFactory
-) -> Runs:
-    def run(folder: Path) -> Runs:
-        return run_all(server, folder, documents, workers=FEWER, names=FILES)
+def ran(run_once: Run) -> Runs:
+    return run_once("quick", workers=WORKERS, names=QUICK_FILES)
 
-    return once(tmp_path_factory, "all", run)
+
+@pytest.fixture(scope="module")
+def ran_more(run_once: Run) -> Runs:
+    return run_once("all", workers=FEWER, names=FILES)
 
 
 def check(mine: Ran, plain: Ran) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from vscrapy_magic.cli.target import find_crawl, need, open_crawl, open_store, parser
 from vscrapy_magic.sender.crawl import Crawl
@@ -20,8 +19,6 @@ from vscrapy_magic.sender.spools import spool_root
 from vscrapy_magic.sender.terminal import LineFormat, Terminal
 from vscrapy_magic.store.crawls import Crawls
 from vscrapy_magic.store.messages import CrawlSpec
-
-_BROKEN: Final = "newly broken"  # as the runtime calls it
 
 
 def patch(words: Sequence[str]) -> int:
@@ -96,7 +93,7 @@ def replay(words: Sequence[str]) -> int:
 def _replay(crawl: Crawl, which: str) -> int:
     found = run_again(crawl, which)
     sys.stdout.write(found.text(f"vscrapy replay {crawl.id}") + "\n")
-    return int(_BROKEN in found.counts)
+    return int(found.has_broken)
 
 
 def _order(file: str, spec: CrawlSpec) -> Order:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -25,6 +25,9 @@ from vscrapy_magic.notebook.show import FailureText
 from vscrapy_magic.sender.crawl import Crawl
 from vscrapy_magic.store.failures import FailureRecord
 from vscrapy_magic.store.messages import Bundle
+
+if TYPE_CHECKING:
+    from vscrapy_magic.runtime.replay import Call
 
 _END: Final = None  # of the lines of a debugger
 
@@ -58,8 +61,7 @@ def debug(
             if loaded.missing:
                 _say(f"not set here, and on the worker: {', '.join(loaded.missing)}")
             if enter:
-                call = prepare_call(loaded, record)
-                _enter(shell, call.code, lambda: call.run([]), in_thread=call.is_async)
+                _enter(shell, prepare_call(loaded, record))
                 return f"{title}: the call has ended"
             done = rerun(loaded, record)
             if done.error is None:
@@ -104,8 +106,7 @@ def debug_page(
     try:
         with guest(edited(trusted_source(crawl, record.code_version)), crawl.view.spec) as loaded:
             if enter:
-                call = prepare_call(loaded, record)
-                _enter(shell, call.code, lambda: call.run([]), in_thread=call.is_async)
+                _enter(shell, prepare_call(loaded, record))
                 return f"{title}: the call has ended"
             done = rerun(loaded, record)
             if done.error is None:
@@ -174,15 +175,18 @@ def _post_mortem(shell: InteractiveShell | None, error: BaseException) -> None:
     debugger.interaction(None, trace)
 
 
-def _enter(
-    shell: InteractiveShell | None, code: Any, run: Callable[[], None], *, in_thread: bool
-) -> None:
-    """Stop at the first line of a function while something is run that calls it."""
+def _enter(shell: InteractiveShell | None, call: "Call") -> None:
+    """Make a call, and stop at the first line of its function."""
+    code = call.code
+
+    def run() -> None:
+        call.run([])
+
     if code is None:
         raise ConfigError("--enter: the call is no function of Python's; try without it")
     if not can_ask(shell):
         raise ConfigError("--enter: nobody can type here; try without it")
-    if in_thread:
+    if call.is_async:
         _entered_in_thread(code, run)
         return
     base: Any = pdb.Pdb if shell is None else shell.debugger_cls

@@ -58,15 +58,13 @@ def edited_order(
         CannotShipError: something that it uses exists in this process only.
     """
     namespace = kernel.shell.user_ns
-    if crawl is None:
-        kind = find_spider(name, namespace, namespace)
-        return class_order(CrawlOptions(), kind, kernel.cells.cells, namespace)
-    spec = crawl.view.spec
-    known = spiders_in(namespace).get(spec.spider)
-    if not name and (known is None or known.__module__ != _MAIN):  # not one that was imported here
-        if crawl.origin is not None:
-            return order_again(crawl.origin, spec)
-        if known is None and shipped is not None and not shipped.cells:
-            return order_of_here(shipped, spec)
-    kind = find_spider(name or spec.spider, namespace, namespace)
-    return class_order(CrawlOptions(args=spec.args), kind, kernel.cells.cells, namespace)
+    spider, args = ("", {}) if crawl is None else (crawl.spider, crawl.view.spec.args)
+    if crawl is not None and not name:
+        spec, known = crawl.view.spec, spiders_in(namespace).get(spider)
+        if known is None or known.__module__ != _MAIN:  # not one that was imported here
+            if crawl.origin is not None:
+                return order_again(crawl.origin, spec)
+            if known is None and shipped is not None and not shipped.cells:
+                return order_of_here(shipped, spec)
+    kind = find_spider(name or spider, namespace, namespace)
+    return class_order(CrawlOptions(args=args), kind, kernel.cells.cells, namespace)

@@ -86,6 +86,11 @@ def _sender(session: SessionId | None, sessions: Sequence[SessionView]) -> str:
     return "gone"
 
 
+def _pre(text: str) -> str:
+    """Plain text as HTML."""
+    return f'<pre style="{_PRE_STYLE}">{html.escape(text)}</pre>'
+
+
 class Lines:
     """Log lines as text."""
 
@@ -99,7 +104,7 @@ class Lines:
         return "\n".join(map(format_line, self._lines)) or "no such lines"
 
     def _repr_html_(self) -> str:
-        return f'<pre style="{_PRE_STYLE}">{html.escape(repr(self))}</pre>'
+        return _pre(repr(self))
 
 
 class Summary:
@@ -214,7 +219,7 @@ class FailureText:
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
-        return f'<pre style="{_PRE_STYLE}">{html.escape(repr(self))}</pre>'
+        return _pre(repr(self))
 
 
 def _explained(number: int, record: FailureRecord) -> list[str]:

@@ -48,6 +48,11 @@ class Replayed:
             found[str(each.verdict)] += 1
         return {verdict: count for verdict, count in found.items() if count}
 
+    @property
+    def has_broken(self) -> bool:
+        """Whether a page fails that did not fail before."""
+        return any(each.verdict is Verdict.BROKEN for each in self.compared.values())
+
     def groups(self) -> list[dict[str, Compared]]:
         """Calls that came out alike, what changed first; pages that did not change are no group."""
         found: dict[tuple[object, ...], dict[str, Compared]] = {}

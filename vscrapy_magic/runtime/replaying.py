@@ -27,8 +27,6 @@ from vscrapy_magic.store.views import CrawlView
 CALLS_MAX: Final = 1000  # that failed, run by one magic
 PAGES_MAX: Final = 10_000  # recorded, the same: what they bring is in memory
 _PAGE: Final = re.compile(r"p([1-9]\d*)")
-
-
 _SOURCE_CHARS: Final = 4000  # shown before source of others is run
 
 
@@ -50,7 +48,7 @@ class Kept(Protocol):
         """What was shipped, and whether it was this user who shipped it, from this machine."""
 
 
-def replay(crawl: Kept, edited: Callable[[Bundle], Bundle], which: str = "all") -> "Replayed":
+def replay(crawl: Kept, edited: Callable[[Bundle], Bundle], which: str = "all") -> Replayed:
     """Run calls with the spider as it is now, beside the source that was shipped.
 
     Args:
